@@ -1,0 +1,79 @@
+"""From a configuration to the pieces that training and evaluation both compute with."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from lib import device as devices
+from lib.data import (
+    ImageList,
+    LoaderOptions,
+    Normalize,
+    eval_loader,
+    num_workers,
+    train_loader,
+)
+from lib.distributed import Processes
+from lib.engine import Computing
+from lib.precision import Precision
+from lib.transforms import eval_resize
+
+
+def build_computing(config: CfgNode, processes: Processes) -> Computing:
+    """Set the device up and return precision and normalisation for it.
+
+    Raises ValueError for an unknown precision or an apex that is not there.
+    """
+    device = processes.device
+    devices.configure(
+        device,
+        cudnn_benchmark=config.CUDNN.BENCHMARK,
+        cudnn_deterministic=config.CUDNN.DETERMINISTIC,
+    )
+    precision = Precision(config.TRAIN.PRECISION, device, backend=config.TRAIN.AMP_BACKEND)
+    channels_last = devices.memory_format(device) is torch.channels_last
+    return Computing(processes, precision, Normalize(channels_last=channels_last).to(device))
+
+
+def place(network: nn.Module, device: torch.device) -> None:
+    """Move a network to the device, in the layout that the device computes fastest with."""
+    network.to(device, memory_format=devices.memory_format(device))  # type: ignore[call-overload]
+
+
+def build_train_loader(
+    config: CfgNode, images: ImageList, processes: Processes, *, seed: int
+) -> DataLoader:
+    """Return this rank's shuffled, augmented batches."""
+    return train_loader(
+        images,
+        _options(config, processes)(batch_size=config.TRAIN.BATCH_SIZE_PER_GPU, seed=seed),
+        scale=tuple(config.AUG.CROP_SCALE),
+        ratio=tuple(config.AUG.CROP_RATIO),
+        hflip=config.AUG.HFLIP,
+    )
+
+
+def build_eval_loader(config: CfgNode, images: ImageList, processes: Processes) -> DataLoader:
+    """Return this rank's exact share of the images to evaluate, in fixed order."""
+    return eval_loader(
+        images,
+        _options(config, processes)(batch_size=config.TEST.BATCH_SIZE_PER_GPU),
+        resize=eval_resize(config.MODEL.IMAGE_SIZE[0]),
+    )
+
+
+def _options(config: CfgNode, processes: Processes) -> partial[LoaderOptions]:
+    ranks = processes.ranks
+    return partial(
+        LoaderOptions,
+        image_size=config.MODEL.IMAGE_SIZE[0],
+        num_workers=num_workers(config.WORKERS, ranks.local_world_size),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        pin_memory=processes.device.type != "cpu",
+    )

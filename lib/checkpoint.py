@@ -1,0 +1,263 @@
+"""Checkpoints: atomic saves of everything a run needs, and one tolerant loader of weights.
+
+Files hold plain types and CPU tensors, so that `torch.load(weights_only=True)` opens them on a
+machine without the device that wrote them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import random
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import nn
+
+from lib.device import rng_state, set_rng_state
+
+FORMAT = 1
+_NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+_HEAD = ("classifier.weight", "classifier.bias")
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come: whole epochs done, and steps done within the present one."""
+
+    epoch: int = 0
+    step: int = 0
+    num_steps: int = 0  # steps of a whole epoch when this was saved
+    images_per_step: int = 0  # over all cards
+
+
+class TrainingState(TypedDict):
+    """The content of a `checkpoint.pth.tar`."""
+
+    format: int  # FORMAT of the program that wrote it
+    state_dict: dict[str, torch.Tensor]
+    optimizer: dict[str, object]
+    optimizer_name: str
+    precision: dict[str, dict[str, object]]  # the loss scaler's state
+    position: dict[str, int]  # a Position; with the seed it fixes order, augmentation and rate
+    rng: list[dict[str, object]]  # of each rank
+    seed: int
+    sums: list[int]  # Metrics of the unfinished epoch, over all ranks
+    best_accuracy: float  # top-1 in percent
+    report: dict[str, object]  # result.json so far
+    class_names: list[str]
+    class_to_idx: dict[str, int]
+    config: str  # yaml
+
+
+def save_atomically(content: object, path: Path) -> None:
+    """Write `content` with torch.save so that `path` holds either the old or the new, whole file.
+
+    Raises OSError (a full disk, say) and then leaves the old file and no debris.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(buffer.getbuffer(), path)
+
+
+def write_atomically(data: bytes | memoryview, path: Path) -> None:
+    """Write bytes aside, flush them to the disk, then rename; see `save_atomically`."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must outlive a power cut
+    finally:
+        os.close(folder)
+
+
+def to_cpu(content: object) -> object:
+    """Return `content` with its tensors copied to the CPU and its mappings made plain dicts."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, Mapping):
+        return {key: to_cpu(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(to_cpu(value) for value in content)
+    return content
+
+
+def rng_states(device: torch.device) -> dict[str, object]:
+    """Return this process's random generators (python, torch, device) in plain types."""
+    return {
+        "python": random.getstate(),
+        "torch": torch.get_rng_state(),
+        "device": rng_state(device),
+    }
+
+
+def restore_rng_states(states: Mapping[str, object], device: torch.device) -> None:
+    """Put states of `rng_states` back; a device state only where there is such a device."""
+    random.setstate(states["python"])  # type: ignore[arg-type]
+    torch.set_rng_state(states["torch"])  # type: ignore[arg-type]
+    if states["device"] is not None and device.type != "cpu":
+        set_rng_state(states["device"], device)  # type: ignore[arg-type]
+
+
+def load_training_state(path: Path) -> TrainingState:
+    """Return the content of a `checkpoint.pth.tar` that this project wrote.
+
+    Raises FileNotFoundError, and ValueError for a damaged file or one of another kind.
+    """
+    state = _load(path)
+    if not isinstance(state, dict) or "position" not in state or state.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has weights but no training state to resume from: give it to --pretrained, "
+            "or a checkpoint.pth.tar to --resume"
+        )
+    return state  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Weights by parameter name (CPU tensors), and the class names they go with, if known."""
+
+    path: Path
+    weights: dict[str, torch.Tensor]
+    class_names: tuple[str, ...] | None
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classifier. Raises ValueError where there is no classifier."""
+        head = self.weights.get("classifier.weight")
+        if head is None:
+            raise ValueError(f"{self.path} has no classifier.weight: it is not a whole HRNet")
+        return head.shape[0]
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Return the weights in a file of any usual form.
+
+    Understood: a bare state_dict, one nested under state_dict or model (EMA weights first), names
+    that begin with module. or _orig_mod., our own checkpoint.pth.tar, and .safetensors. Class names
+    come from the file, else from `classes.json` beside it where the counts agree.
+    Raises FileNotFoundError, and ValueError where the file holds no weights.
+    """
+    content = outer = _load(path)
+    for key in _NESTED_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a mapping of weights")
+    weights = {_bare(str(k)): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not weights:
+        raise ValueError(
+            f"{path} holds no weights: its keys are {', '.join(map(str, content))[:200]}"
+        )
+    names = outer.get("class_names") if isinstance(outer, Mapping) else None
+    head = weights.get("classifier.weight")
+    if names is None and head is not None:
+        names = _class_names_beside(path, head.shape[0])
+    return WeightFile(path, weights, None if names is None else tuple(names))
+
+
+def _class_names_beside(path: Path, num_classes: int) -> list[str] | None:
+    beside = path.with_name("classes.json")
+    if not beside.is_file():
+        return None
+    index_by_name = json.loads(beside.read_text(encoding="utf-8"))
+    names = sorted(index_by_name, key=index_by_name.__getitem__)
+    return names if len(names) == num_classes else None
+
+
+def load_weights(model: nn.Module, file: WeightFile, *, new_head: bool = False) -> str:
+    """Load weights strictly and return one line that says what was loaded.
+
+    With `new_head` a classifier of another size keeps its fresh initialisation.
+    Raises ValueError that names the missing, unexpected and misshapen parameters.
+    """
+    own = model.state_dict()
+    weights = dict(file.weights)
+    note = ""
+    if new_head and _head_differs(own, weights):
+        theirs, ours = weights["classifier.weight"].shape[0], own["classifier.weight"].shape[0]
+        note = f"; the classifier of {theirs} classes is replaced by a new one of {ours}"
+        weights.update({name: own[name] for name in _HEAD})
+    if not any(name.endswith(_COUNTER) for name in weights):  # files older than torch 0.4.1
+        weights.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
+    _check_fit(own, weights, file.path)
+    model.load_state_dict(weights, strict=True)
+    return f"{len(own)} tensors from {file.path}{note}"
+
+
+def _head_differs(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> bool:
+    return any(name in weights and weights[name].shape != own[name].shape for name in _HEAD)
+
+
+def _check_fit(
+    own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: Path
+) -> None:
+    missing = [name for name in own if name not in weights]
+    unexpected = [name for name in weights if name not in own]
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    if not missing and not unexpected and all(s.startswith("classifier.") for s in shapes):
+        fix = "to start a new classifier, say MODEL.NUM_CLASSES <count> on purpose"
+    else:
+        fix = "is --cfg (MODEL.NAME) the network that these weights are of?"
+    raise ValueError(
+        f"{source} does not fit: {_some('missing', missing)}; {_some('unexpected', unexpected)}; "
+        f"{_some('other shape', shapes)}; {fix}"
+    )
+
+
+def _some(what: str, names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what}" + (f" ({shown})" if names else "")
+
+
+def _bare(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _load(path: Path) -> object:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such weight file: {path}")
+    if path.suffix == ".safetensors":
+        import safetensors.torch  # the only reader of this form, and needed for no other
+
+        try:
+            return safetensors.torch.load_file(path)
+        except Exception as error:  # its errors have no common public base
+            raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"{path} holds more than plain weights and is not opened, since that could run foreign "
+            f"code, or is damaged ({reason}); save its state_dict alone with torch.save"
+        ) from None
+    except (RuntimeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged or no weight file: {' '.join(str(error).split())[:160]}"
+        ) from None

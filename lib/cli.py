@@ -1,0 +1,78 @@
+"""What every entry script shares: one-line errors, truthful exit codes, honest --help.
+
+Imports neither torch nor anything that does, so that a broken installation can be explained too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
+
+_NPU_WITHOUT_CANN = (
+    "torch_npu is installed but CANN's libraries are not on the path: run `source "
+    "/usr/local/Ascend/cann/set_env.sh` (or ascend-toolkit/set_env.sh) first, or set "
+    "TORCH_DEVICE_BACKEND_AUTOLOAD=0 to run on the CPU"
+)
+
+
+class Stopped(Exception):
+    """The work was stopped by a signal, after its state was saved; carries the signal's number."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
+
+class PartlyFailed(Exception):
+    """The work was done, but not all of it; the message says what is missing (exit code 1)."""
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds each option's default to its help, but not where None stands for 'as the yaml says'."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with defaults in --help and one `[Error]` line, exit code 2, for bad input."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description=description, formatter_class=_HelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message} (--help lists every option)")
+
+
+def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
+    """Print one `[Error]` line on stderr and leave with `exit_code`."""
+    print(f"[Error] {' '.join(message.split())}", file=sys.stderr, flush=True)
+    raise SystemExit(exit_code)
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Run an entry script's `main` and leave with its exit code.
+
+    ValueError and FileNotFoundError are the user's to mend: one line, exit code 2. Any other
+    exception is a bug of ours and keeps its traceback.
+    """
+    try:
+        exit_code = main()
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        fail(str(error))
+    except PartlyFailed as error:
+        fail(str(error), EXIT_PARTLY_FAILED)
+    except Stopped as stop:
+        fail(str(stop), stop.exit_code)
+    except KeyboardInterrupt:
+        fail("stopped by Ctrl-C", 128 + signal.SIGINT)
+    except (ImportError, RuntimeError) as error:
+        if "torch_npu" in str(error) and "backend extension" in str(error):
+            fail(_NPU_WITHOUT_CANN)
+        raise
+    sys.exit(exit_code)

@@ -1,0 +1,203 @@
+"""Everything that differs between npu, cuda and cpu; no other module names a device's API.
+
+On npu, torch_npu is loaded by torch itself (its autoload hook) or, where that hook is switched
+off, on the first request for an npu.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+KINDS = ("npu", "cuda", "cpu")
+_PROFILED_STEPS = 3
+
+
+def select_device(kind: str, index: int = 0) -> torch.device:
+    """Make a device current and return it; `auto` takes an npu, else cuda, else the cpu.
+
+    Raises ValueError where that device is not there.
+    """
+    if kind not in ("auto", *KINDS):
+        raise ValueError(f"--device {kind!r} is not one of auto, {', '.join(KINDS)}")
+    if kind == "npu":
+        _import_torch_npu()
+    accelerator = _accelerator()
+    if kind == "auto":
+        kind = accelerator or "cpu"
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind != accelerator:
+        raise ValueError(
+            f"--device {kind}: there is none on this machine; try --device {accelerator or 'cpu'}"
+        )
+    num_devices = torch.accelerator.device_count()
+    if not 0 <= index < num_devices:
+        raise ValueError(f"--device_id {index}: this machine has {kind} 0..{num_devices - 1}")
+    torch.accelerator.set_device_index(index)
+    return torch.device(kind, index)
+
+
+def num_devices(kind: str) -> int | None:
+    """Return how many devices of `kind` (or of what `auto` takes) there are; None for the cpu."""
+    if kind == "npu":
+        _import_torch_npu()
+    accelerator = _accelerator()
+    return None if kind == "cpu" or accelerator is None else torch.accelerator.device_count()
+
+
+def describe(device: torch.device) -> str:
+    """Return the device with its product name, for the log."""
+    if device.type == "cpu":
+        return (
+            f"cpu ({platform.processor() or platform.machine()}, {torch.get_num_threads()} threads)"
+        )
+    return f"{device} ({_module(device).get_device_name(device)})"
+
+
+def collective_backend(device: torch.device) -> str:
+    """Return the torch.distributed backend that moves this device's tensors."""
+    return {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}[device.type]
+
+
+def default_precision(device: torch.device) -> str:
+    """Return what TRAIN.PRECISION auto means: mixed fp16 on accelerators, fp32 on the cpu."""
+    return "fp32" if device.type == "cpu" else "fp16"
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the convolution-friendly layout; npu refuses channels_last."""
+    return torch.contiguous_format if device.type == "npu" else torch.channels_last
+
+
+def configure(device: torch.device, *, cudnn_benchmark: bool, cudnn_deterministic: bool) -> None:
+    """Set what must stand before the model moves: cuDNN's choices, npu's compile mode."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = cudnn_benchmark and not cudnn_deterministic
+        torch.backends.cudnn.deterministic = cudnn_deterministic
+    elif device.type == "npu":
+        npu = _module(device)
+        npu.set_compile_mode(jit_compile=False)
+        npu.config.allow_internal_format = False
+
+
+def allow_hf32(device: torch.device, allowed: bool) -> None:
+    """Let float32 convolutions and matrix products round their inputs (hf32; tf32 on cuda).
+
+    torch_npu allows it for convolutions by default, so plain fp32 has to forbid it.
+    """
+    if device.type == "npu":
+        npu = _module(device)
+        npu.conv.allow_hf32 = allowed
+        npu.matmul.allow_hf32 = allowed
+    elif device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = allowed
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Return the most memory that tensors held at once, in MiB; None on the cpu."""
+    return None if device.type == "cpu" else _module(device).max_memory_allocated(device) / 2**20
+
+
+def rng_state(device: torch.device) -> torch.Tensor | None:
+    """Return the device generator's state (uint8); None on the cpu: torch itself has it."""
+    return None if device.type == "cpu" else _module(device).get_rng_state(device)
+
+
+def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
+    """Put a state of `rng_state` back."""
+    _module(device).set_rng_state(state, device)
+
+
+def grad_scaler(device: torch.device) -> torch.amp.GradScaler:
+    """Return the dynamic loss scaler for fp16.
+
+    On npu it is torch_npu's own: on chips without INF/NAN mode (Ascend 910A) only that one sees
+    an overflow.
+    """
+    if device.type == "npu":
+        return _module(device).amp.GradScaler()
+    return torch.amp.GradScaler(device.type)
+
+
+def sgd(
+    parameters: Iterable[nn.Parameter],
+    device: torch.device,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> torch.optim.Optimizer:
+    """Return the device's fastest SGD: NpuFusedSGD for fp32/fp16 weights, torch's fused one."""
+    parameters = list(parameters)
+    fusable = all(p.dtype in (torch.float32, torch.float16) for p in parameters)
+    if device.type == "npu" and fusable:
+        return _import_torch_npu().optim.NpuFusedSGD(
+            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        nesterov=nesterov,
+        fused=has_fused_optimizers(device) or None,
+    )
+
+
+def has_fused_optimizers(device: torch.device) -> bool:
+    """Tell whether torch's `fused=True` optimizers run there."""
+    return device.type in ("cuda", "cpu")
+
+
+def keeps_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether gradients must be zeroed in place: NpuFusedSGD refuses set_to_none."""
+    return type(optimizer).__name__.startswith("NpuFused")
+
+
+def profiler(device: torch.device, folder: Path, *, first_step: int) -> AbstractContextManager:
+    """Return a profiler of a few steps from `first_step` on; traces for TensorBoard in `folder`.
+
+    Enter it, call `.step()` after each training step.
+    """
+    module = _import_torch_npu().profiler if device.type == "npu" else torch.profiler
+    return module.profile(
+        schedule=module.schedule(wait=first_step, warmup=1, active=_PROFILED_STEPS, repeat=1),
+        on_trace_ready=module.tensorboard_trace_handler(str(folder)),
+    )
+
+
+def _accelerator() -> str | None:
+    accelerator = (
+        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    )
+    return accelerator.type if accelerator is not None and accelerator.type in KINDS else None
+
+
+def _module(device: torch.device) -> ModuleType:
+    return torch.get_device_module(device)
+
+
+def _import_torch_npu() -> ModuleType:
+    try:
+        return importlib.import_module("torch_npu")
+    except ImportError as error:
+        raise ValueError(
+            f"--device npu: torch_npu cannot be imported ({' '.join(str(error).split())}); install "
+            "requirements_npu.txt and source CANN's set_env.sh, or take --device cuda or cpu"
+        ) from None

@@ -1,0 +1,144 @@
+"""Several processes: start and end of the group, small reductions, agreement on stopping.
+
+Gradients travel over the device's own backend (hccl, nccl, gloo). Counts, flags and small objects
+travel over a second, gloo group in host memory: exact for integers whatever the device supports,
+and never a device synchronisation.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import FrameType, TracebackType
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lib.device import collective_backend
+from lib.environment import RankInfo
+
+T = TypeVar("T")
+_TIMEOUT = timedelta(minutes=30)
+_SECOND_SIGNAL_S = 2.0
+
+
+class Processes:
+    """The group of processes of this run; a single process is a group of one."""
+
+    def __init__(self, ranks: RankInfo, device: torch.device):
+        self.ranks = ranks
+        self.device = device
+        self._control: dist.ProcessGroup | None = None
+        if ranks.world_size > 1:
+            dist.init_process_group(collective_backend(device), timeout=_TIMEOUT)
+            self._control = dist.new_group(backend="gloo", timeout=_TIMEOUT)  # type: ignore[assignment]
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._control is not None:
+            dist.destroy_process_group()
+            self._control = None
+
+    @property
+    def control_group(self) -> dist.ProcessGroup | None:
+        """The gloo group for host tensors; None for a single process."""
+        return self._control
+
+    def sum(self, counts: Sequence[int]) -> list[int]:
+        """Return each count summed over all ranks, exactly."""
+        if self._control is None:
+            return list(counts)
+        total = torch.tensor(list(counts), dtype=torch.int64)
+        dist.all_reduce(total, group=self._control)
+        return total.tolist()
+
+    def gather(self, item: T) -> list[T]:
+        """Return every rank's item in rank order, on every rank."""
+        if self._control is None:
+            return [item]
+        items: list[T | None] = [None] * self.ranks.world_size
+        dist.all_gather_object(items, item, group=self._control)
+        return items  # type: ignore[return-value]
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.sum([0])
+
+    def agree_on_buffers(self, model: nn.Module) -> None:
+        """Give every rank rank 0's floating-point buffers (BatchNorm's running statistics).
+
+        Rank 0's own never change by this, so a checkpoint of rank 0 resumes exactly.
+        """
+        if self._control is None:
+            return
+        buffers = [b for b in model.buffers() if b.is_floating_point()]
+        flat = torch.cat([b.reshape(-1) for b in buffers])
+        dist.broadcast(flat, src=0)
+        for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+
+class StopRequest:
+    """Turns SIGTERM and Ctrl-C into a flag that all ranks see at the same step.
+
+    `poll` is called once a step by every rank. With several ranks it reads the reduction begun by
+    the call before and begins the next, so it never waits for the network in the usual case.
+    A second Ctrl-C, some seconds later, ends the process at once.
+    """
+
+    def __init__(self, processes: Processes, clock: Callable[[], float]):
+        self._group = processes.control_group
+        self._clock = clock
+        self._signal = 0
+        self._first_at_s = 0.0
+        self._flag = torch.zeros(1, dtype=torch.int64)
+        self._pending: dist.Work | None = None
+        self._handlers: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._pending is not None and kind is None:
+            self._pending.wait()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def poll(self) -> int:
+        """Return the signal's number once one has arrived on any rank, else 0."""
+        if self._group is None:
+            return self._signal
+        agreed = 0
+        if self._pending is not None:
+            self._pending.wait()
+            agreed = int(self._flag)
+        self._flag.fill_(self._signal)
+        self._pending = dist.all_reduce(
+            self._flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
+        return agreed
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # torchrun passes a Ctrl-C on that the terminal has sent already; only a later one insists.
+        now_s = self._clock()
+        if self._signal == signal.SIGINT == number and now_s - self._first_at_s > _SECOND_SIGNAL_S:
+            raise KeyboardInterrupt
+        if not self._signal:
+            self._signal, self._first_at_s = number, now_s

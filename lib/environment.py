@@ -1,0 +1,114 @@
+"""The one place that reads the process environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """Where this process stands among all processes of the run, as its launcher said."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    restart_count: int = 0  # how often an elastic launcher has restarted the processes
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one process that writes files and console lines."""
+        return self.rank == 0
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything the programs take from environment variables."""
+
+    ranks: RankInfo
+    launched: bool  # started by torchrun: the rank variables are set
+    ascend_device_id: int | None
+    allow_hf32: bool
+    allow_fp32: bool
+    profile: bool
+    profile_start_step: int
+
+
+def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
+    """Read the variables (default: the process's own).
+
+    Raises ValueError for a partial rank environment, a rank outside 0..WORLD_SIZE-1, or a value
+    that is not of its kind.
+    """
+    variables = os.environ if variables is None else variables
+    device_id = variables.get("ASCEND_DEVICE_ID", "")
+    return Environment(
+        ranks=_rank_info(variables),
+        launched="RANK" in variables,
+        ascend_device_id=_integer("ASCEND_DEVICE_ID", device_id) if device_id else None,
+        allow_hf32=_switch("ALLOW_HF32", variables),
+        allow_fp32=_switch("ALLOW_FP32", variables),
+        profile=variables.get("PROFILE_TYPE", "").strip().lower() not in _NO,
+        profile_start_step=_integer(
+            "PROFILE_START_STEP", variables.get("PROFILE_START_STEP", "10")
+        ),
+    )
+
+
+def num_cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _rank_info(variables: Mapping[str, str]) -> RankInfo:
+    present = [name for name in _RANK_VARIABLES if name in variables]
+    if not present:
+        return RankInfo()
+    missing = [
+        name for name in (*_RANK_VARIABLES, "MASTER_ADDR", "MASTER_PORT") if not variables.get(name)
+    ]
+    if missing:
+        raise ValueError(
+            f"{' '.join(present)} set but {' '.join(missing)} missing in the environment: "
+            "start several processes with torchrun, or unset them all for a single one"
+        )
+    rank, local_rank, world_size, local_world_size = (
+        _integer(name, variables[name]) for name in _RANK_VARIABLES
+    )
+    if not (0 <= rank < world_size and 0 <= local_rank < local_world_size <= world_size):
+        raise ValueError(
+            f"RANK={rank} LOCAL_RANK={local_rank} do not fit WORLD_SIZE={world_size} "
+            f"LOCAL_WORLD_SIZE={local_world_size}: ranks count from 0 to size - 1"
+        )
+    restarts = _integer(
+        "TORCHELASTIC_RESTART_COUNT", variables.get("TORCHELASTIC_RESTART_COUNT", "0")
+    )
+    return RankInfo(rank, local_rank, world_size, local_world_size, restarts)
+
+
+def _integer(name: str, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError(
+            f"environment variable {name}={text!r}: a whole number >= 0 is needed"
+        ) from None
+    if value < 0:
+        raise ValueError(f"environment variable {name}={text!r}: a whole number >= 0 is needed")
+    return value
+
+
+def _switch(name: str, variables: Mapping[str, str]) -> bool:
+    text = variables.get(name, "").strip().lower()
+    if text not in _YES + _NO:
+        raise ValueError(
+            f"environment variable {name}={text!r}: one of {', '.join(_YES + _NO[1:])}"
+        )
+    return text in _YES

@@ -1,0 +1,83 @@
+"""Start several processes of one entry script with torchrun (torch.distributed.run)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.cli import PartlyFailed, Stopped
+from lib.environment import num_cores
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How many processes run where.
+
+    Raises ValueError where the numbers do not fit together.
+    """
+
+    num_cards: int = 1  # processes on this machine
+    num_machines: int = 1
+    machine_rank: int = 0
+    address: str = "127.0.0.1"  # of machine 0
+    port: int = 29500  # on machine 0; a single machine takes a free one
+    max_restarts: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_cards < 1 or self.num_machines < 1 or self.max_restarts < 0:
+            raise ValueError(
+                f"--cards {self.num_cards} --nproc {self.num_machines} --max_restarts "
+                f"{self.max_restarts}: at least 1, 1 and 0 are needed"
+            )
+        if not 0 <= self.machine_rank < self.num_machines:
+            raise ValueError(
+                f"--dn {self.machine_rank}: with --nproc {self.num_machines} the rank of this "
+                f"node is 0..{self.num_machines - 1}"
+            )
+        if not 0 < self.port < 65536:
+            raise ValueError(f"--port {self.port}: a port is 1..65535")
+
+    @property
+    def num_processes(self) -> int:
+        """Processes on all machines."""
+        return self.num_cards * self.num_machines
+
+    def torchrun_arguments(self) -> list[str]:
+        """Return torchrun's own options for this cluster."""
+        options = [f"--nproc-per-node={self.num_cards}", f"--max-restarts={self.max_restarts}"]
+        if self.num_machines == 1:
+            return ["--standalone", *options]
+        return [
+            f"--nnodes={self.num_machines}",
+            f"--node-rank={self.machine_rank}",
+            f"--master-addr={self.address}",
+            f"--master-port={self.port}",
+            *options,
+        ]
+
+
+def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster) -> None:
+    """Run `script` once a card and return when all have ended well.
+
+    Raises PartlyFailed that names the first rank that failed, and Stopped after a signal, which
+    is passed on to the processes first so that they save their state.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # torchrun would set one thread a process, which leaves cores idle where there are few cards.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // cluster.num_cards)))
+    command = [*cluster.torchrun_arguments(), str(script), *arguments]
+    try:
+        run.run(run.parse_args(command))
+    except SignalException as stop:
+        raise Stopped(stop.sigval) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise PartlyFailed(
+            f"rank {rank} ended with exit code {failure.exitcode}; its own message stands above, "
+            "or in its log"
+        ) from None

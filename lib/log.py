@@ -1,0 +1,220 @@
+"""What a run says: console lines that others parse, metrics.jsonl, TensorBoard, result.json.
+
+The console formats are a contract: whitespace-separated fields, tabs between groups, no timestamp.
+Figures are rounded once, here, so that the console, metrics.jsonl and result.json agree.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from lib.checkpoint import write_atomically
+from lib.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class IntervalStats:
+    """One console line's worth of training; figures over all cards, since the line before."""
+
+    step: int  # within the epoch, from 0
+    num_steps: int
+    time_s: float  # a step
+    images_per_s: float
+    data_time_s: float  # a step's wait for its images, on this process
+    metrics: Metrics
+    learning_rate: float
+    loss_scale: float
+
+
+@dataclass(frozen=True)
+class EpochStats:
+    """One pass over the training images; figures over all cards."""
+
+    metrics: Metrics
+    time_s: float  # a step, after warm-up
+    images_per_s: float  # after warm-up
+    num_steps_done: int  # within the epoch, those before a resume included
+    last_loss: float  # of the last console line
+    stop_signal: int = 0  # the signal that ended the epoch early; 0: it ran to its end
+
+
+@dataclass(frozen=True)
+class EvalStats:
+    """One exact pass over the validation images, over all cards."""
+
+    metrics: Metrics
+    num_expected: int  # images in the list; those that could not be decoded are not in metrics
+    time_s: float  # a batch
+    images_per_s: float
+    confusion: list[list[int]] | None = None  # [true class][predicted class]
+
+
+def epoch_line(epoch: int, stats: IntervalStats) -> str:
+    """Return the `Epoch:` line of a log interval."""
+    return "\t".join(
+        (
+            f"Epoch: [{epoch}][{stats.step}/{stats.num_steps}]",
+            f"Time {stats.time_s:.3f}s",
+            f"FPS {stats.images_per_s:.1f}",
+            f"Data {stats.data_time_s:.3f}s",
+            f"Loss {stats.metrics.loss:.5f}",
+            f"Accuracy@1 {stats.metrics.accuracy_top1:.3f}",
+            f"Accuracy@5 {stats.metrics.accuracy_top5:.3f}",
+        )
+    )
+
+
+def average_line(stats: EpochStats) -> str:
+    """Return the `Data Average :` line of an epoch; field 7 is images/s, field 11 the accuracy."""
+    return "\t".join(
+        (
+            "Data Average :",
+            f"Time_Avg {stats.time_s:.3f}s",
+            f"Fps_Avg {stats.images_per_s:.1f}",
+            f"Loss {stats.metrics.loss:.5f}",
+            f"Accuracy@1_Avg {stats.metrics.accuracy_top1:.3f}",
+        )
+    )
+
+
+def test_line(stats: EvalStats) -> str:
+    """Return the `Test:` line; field 5 is the loss, field 11 the accuracy."""
+    top1, top5 = stats.metrics.accuracy_top1, stats.metrics.accuracy_top5
+    return "\t".join(
+        (
+            f"Test: Time {stats.time_s:.3f}",
+            f"Loss {stats.metrics.loss:.4f}",
+            f"Error@1 {100 - top1:.3f}",
+            f"Error@5 {100 - top5:.3f}",
+            f"Accuracy@1 {top1:.3f}",
+            f"Accuracy@5 {top5:.3f}",
+        )
+    )
+
+
+def interval_record(epoch: int, stats: IntervalStats) -> dict[str, object]:
+    """Return the metrics.jsonl line of a log interval."""
+    return {
+        "kind": "interval",
+        "epoch": epoch,
+        "step": stats.step,
+        "num_steps": stats.num_steps,
+        "time_s": round(stats.time_s, 3),
+        "images_per_s": round(stats.images_per_s, 1),
+        "data_time_s": round(stats.data_time_s, 3),
+        "loss": round(stats.metrics.loss, 5),
+        "accuracy_top1": round(stats.metrics.accuracy_top1, 3),
+        "accuracy_top5": round(stats.metrics.accuracy_top5, 3),
+        "learning_rate": stats.learning_rate,
+        "loss_scale": stats.loss_scale,
+    }
+
+
+def eval_record(stats: EvalStats) -> dict[str, object]:
+    """Return the result.json entries of an evaluation."""
+    return {
+        "loss": round(stats.metrics.loss, 4),
+        "accuracy_top1": round(stats.metrics.accuracy_top1, 3),
+        "accuracy_top5": round(stats.metrics.accuracy_top5, 3),
+        "num_correct_top1": stats.metrics.num_correct_top1,
+        "num_correct_top5": stats.metrics.num_correct_top5,
+        "num_images_used": stats.metrics.num_images,
+        "num_images_expected": stats.num_expected,
+    }
+
+
+class Console:
+    """Lines on stdout and, on a terminal, a progress bar below them; silent where not `enabled`."""
+
+    def __init__(self, enabled: bool):
+        self._enabled = enabled
+        self._bar: tqdm | None = None
+
+    def say(self, line: str) -> None:
+        """Print one line at once, above the progress bar."""
+        if self._enabled:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def start_bar(self, what: str, num_steps: int, first_step: int = 0) -> None:
+        """Begin a progress bar; on anything but a terminal nothing is shown."""
+        self.end_bar()
+        show = self._enabled and sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=what,
+            total=num_steps,
+            initial=first_step,
+            unit="step",
+            leave=False,
+            disable=not show,
+        )
+
+    def advance_bar(self) -> None:
+        """Move the progress bar on by one step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def end_bar(self) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class RunRecords:
+    """The files of a run folder that grow with it: metrics.jsonl and tensorboard/."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.path = folder / "metrics.jsonl"
+        self._board = SummaryWriter(logdir=str(folder / "tensorboard"))
+
+    def rewind(self, epoch: int, step: int) -> None:
+        """Drop lines that a killed run wrote after the checkpoint it is resumed from."""
+        if self.path.exists():
+            kept = [r for r in read_records(self.path) if _is_before(r, epoch, step)]
+            text = "".join(json.dumps(record) + "\n" for record in kept)
+            write_atomically(text.encode(), self.path)
+
+    def write(self, record: Mapping[str, object], global_step: int) -> None:
+        """Append one line, and its numbers to TensorBoard under the record's kind."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"{record['kind']}/{name}", value, global_step)
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's file."""
+        self._board.close()
+
+
+def read_records(path: Path) -> list[dict[str, object]]:
+    """Return the lines of a metrics.jsonl; a last line cut short by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def write_json(content: Mapping[str, object], path: Path) -> None:
+    """Write `content` as indented JSON, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically((json.dumps(content, indent=2) + "\n").encode(), path)
+
+
+def _is_before(record: Mapping[str, object], epoch: int, step: int) -> bool:
+    if record["kind"] == "epoch":
+        return record["epoch"] < epoch  # type: ignore[operator]
+    return (record["epoch"], record["step"]) < (epoch, step)  # type: ignore[operator]

@@ -1,0 +1,106 @@
+"""Classification metrics as exact sums: counts and a fixed-point loss, never means of means.
+
+All sums are integers, so the order of addition cannot change them: two processes give the numbers
+of one. They stay on the device until `read` is called, once a log interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+_LOSS_UNIT = 2**20  # losses are summed in steps of 2**-20, finer than float32 around log(1000)
+_SCALE_UNIT = 2**16
+_NO_STEP = 2**62
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Sums over `num_images`; percentages and the mean loss are derived."""
+
+    num_images: int = 0
+    num_correct_top1: int = 0
+    num_correct_top5: int = 0
+    loss_units: int = 0  # summed loss in units of 2**-20
+    num_not_finite: int = 0  # images whose loss is NaN or infinite
+
+    def __add__(self, other: Metrics) -> Metrics:
+        return Metrics(*(a + b for a, b in zip(self.counts(), other.counts(), strict=True)))
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Return the five sums in the constructor's order."""
+        return (
+            self.num_images,
+            self.num_correct_top1,
+            self.num_correct_top5,
+            self.loss_units,
+            self.num_not_finite,
+        )
+
+    @property
+    def loss(self) -> float:
+        """Mean loss an image; NaN where any was not finite or there are no images."""
+        if self.num_not_finite or not self.num_images:
+            return float("nan")
+        return self.loss_units / _LOSS_UNIT / self.num_images
+
+    @property
+    def accuracy_top1(self) -> float:
+        """Percent of the images whose best class is the right one."""
+        return 100.0 * self.num_correct_top1 / max(1, self.num_images)
+
+    @property
+    def accuracy_top5(self) -> float:
+        """Percent of the images whose five best classes hold the right one (all, if fewer)."""
+        return 100.0 * self.num_correct_top5 / max(1, self.num_images)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one host sync brings: the sums since the last reading, and the run's health."""
+
+    metrics: Metrics
+    loss_scale: float
+    first_bad_step: int | None  # the first step with a loss that is not finite
+
+
+class Meter:
+    """Running sums on the device."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self._num_images = 0  # known on the host: batches say their size
+        self._sums = torch.zeros(4, dtype=torch.int64, device=self._device)
+        self._first_bad_step = torch.full((), _NO_STEP, dtype=torch.int64, device=self._device)
+
+    def add(
+        self, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor, *, step: int
+    ) -> None:
+        """Add a batch: logits N x C, targets N (int64), losses N (float32). No host sync."""
+        num_classes = logits.shape[1]
+        best = logits.topk(min(5, num_classes), dim=1).indices
+        hits = best == targets.unsqueeze(1)
+        finite = torch.isfinite(losses)
+        units = torch.where(finite, losses, 0.0).mul(_LOSS_UNIT).round().to(torch.int64)
+        num_bad = (~finite).sum()
+        self._num_images += len(targets)
+        self._sums += torch.stack([hits[:, 0].sum(), hits.sum(), units.sum(), num_bad])
+        this_step = torch.where(num_bad > 0, step, _NO_STEP)
+        self._first_bad_step = torch.minimum(self._first_bad_step, this_step)
+
+    def read(self, loss_scale: torch.Tensor | None = None) -> Reading:
+        """Return this process's sums since the last `reset`: the one host sync of an interval."""
+        scale = self._sums.new_zeros(()) if loss_scale is None else loss_scale * _SCALE_UNIT
+        scale_units = scale.round().to(torch.int64) if loss_scale is not None else scale
+        values = torch.cat([self._sums, torch.stack([scale_units, self._first_bad_step])]).tolist()
+        top1, top5, loss_units, num_bad, scale_value, first_bad = values
+        return Reading(
+            Metrics(self._num_images, top1, top5, loss_units, num_bad),
+            loss_scale=scale_value / _SCALE_UNIT,
+            first_bad_step=None if first_bad == _NO_STEP else first_bad,
+        )

@@ -1,0 +1,1 @@
+"""The network and the forms in which it is described."""

@@ -1,0 +1,68 @@
+"""A run folder: its file names, who may write there, and what an earlier run left in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+CHECKPOINT = "checkpoint.pth.tar"  # everything, to resume from
+BEST = "model_best.pth.tar"  # bare weights
+FINAL = "final_state.pth.tar"  # bare weights
+CLASSES = "classes.json"
+BAD_IMAGES = "bad_images.tsv"
+RESULT = "result.json"
+CONFIG = "config.yaml"
+CURVES = "curves.png"
+METRICS = "metrics.jsonl"
+LOGS = "logs"  # one file for each rank but the first of a machine
+PERFORMANCE = "performance"  # of `--stop_step` runs
+EVAL = "eval"  # of tools/valid.py
+_TENSORBOARD = "tensorboard"
+_OF_A_RUN = (
+    CHECKPOINT, BEST, FINAL, CLASSES, BAD_IMAGES, RESULT, CONFIG, CURVES, METRICS, _TENSORBOARD,
+)  # fmt: skip
+
+
+def lock(folder: Path) -> TextIO:
+    """Make the folder this process's alone until the returned file is closed.
+
+    Raises ValueError where another run is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "w")  # noqa: SIM115  held open on purpose
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ValueError(
+            f"another run is writing to {folder}: wait for it, or give this one its own --out"
+        ) from None
+    return file
+
+
+def set_aside_older_run(folder: Path) -> Path | None:
+    """Move what an earlier run left into `previous_<n>`; return that folder, None if nothing."""
+    left = [folder / name for name in _OF_A_RUN if (folder / name).exists()]
+    if not left:
+        return None
+    number = 1
+    while (folder / f"previous_{number}").exists():
+        number += 1
+    aside = folder / f"previous_{number}"
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)
+    return aside
+
+
+def redirect_output(path: Path, *, append: bool) -> None:
+    """Send all that this process prints, from C++ too, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a" if append else "w", buffering=1)  # noqa: SIM115  lives with the process
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)

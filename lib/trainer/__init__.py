@@ -1,0 +1,10 @@
+"""One training run, from its configuration to its result: what tools/train.py does.
+
+`starting`: what it starts from. `parts`: everything it computes with. `reporter`: what it says and
+writes beside its weights. `run`: the epochs.
+"""
+
+from lib.trainer.run import train
+from lib.trainer.starting import TrainRequest
+
+__all__ = ["TrainRequest", "train"]

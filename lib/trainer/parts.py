@@ -1,0 +1,163 @@
+"""Everything that a training run computes with, built from its configuration."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from lib.assembly import build_computing, build_eval_loader, build_train_loader, place
+from lib.checkpoint import Position, restore_rng_states
+from lib.data import ImageList, TrainBatches, read_train_val
+from lib.distributed import Processes
+from lib.engine import Computing
+from lib.metrics import Metrics
+from lib.models.build import build_model
+from lib.optim import OptimizerOptions, StepSchedule, build_optimizer, step_schedule
+from lib.precision import Precision
+from lib.trainer.starting import (
+    Start,
+    TrainRequest,
+    check_same_classes,
+    class_count,
+    find_start,
+    starting_position,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's objects, with the state of what it starts from already in them."""
+
+    images: ImageList
+    val_images: ImageList
+    network: nn.Module  # the plain one: evaluated and saved
+    model: nn.Module  # the same weights, wrapped for several cards: trained
+    optimizer: torch.optim.Optimizer
+    schedule: StepSchedule
+    loader: DataLoader
+    val_loader: DataLoader
+    computing: Computing
+    start: Start
+    started: str  # one line: what the weights come from
+    seed: int
+    position: Position
+    remark: str | None  # where a resume is not exact
+
+    @property
+    def batches(self) -> TrainBatches:
+        """The order of the training images; set its epoch and first step."""
+        return self.loader.batch_sampler  # type: ignore[return-value]
+
+
+@dataclass
+class Progress:
+    """What changes from epoch to epoch and goes into a checkpoint beside weights and optimizer."""
+
+    sums: Metrics  # of the present epoch's steps before `Parts.position`, over all ranks
+    best_accuracy: float  # top-1 in percent; -1: nothing was evaluated yet
+    report: dict[str, object]  # what result.json will say so far
+
+
+def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) -> Parts:
+    """Read the data lists, then build network, optimizer and loaders and load what there is.
+
+    Raises ValueError and FileNotFoundError for data, settings or weights that do not fit; bad data
+    is told before the network is built.
+    """
+    images, val_images = read_train_val(
+        request.data_path, train_set=config.DATASET.TRAIN_SET, val_set=config.DATASET.TEST_SET
+    )
+    num_classes = class_count(config, images.class_names)
+    start = find_start(config, request, processes.ranks)
+    check_same_classes(start, images.class_names)
+    seed = start.seed(config.SEED)
+    torch.manual_seed(seed)
+    device = processes.device
+    computing = build_computing(config, processes)
+    precision = computing.precision
+    network: nn.Module = build_model(config, num_classes)
+    started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
+    place(network, device)
+    schedule = step_schedule(
+        config.TRAIN.LR,
+        num_cards=processes.ranks.world_size,
+        milestones=config.TRAIN.LR_STEP,
+        factor=config.TRAIN.LR_FACTOR,
+    )
+    network, optimizer = precision.prepare(network, _optimizer(config, network, schedule, device))
+    _restore(start, optimizer, precision, config=config, processes=processes)
+    loader = build_train_loader(config, images, processes, seed=seed)
+    val_loader = build_eval_loader(config, val_images, processes)
+    position, remark = starting_position(
+        start,
+        num_steps=len(loader.batch_sampler),  # type: ignore[arg-type]
+        images_per_step=config.TRAIN.BATCH_SIZE_PER_GPU * processes.ranks.world_size,
+    )
+    return Parts(
+        images, val_images, network, _wrapped(network, processes), optimizer, schedule,
+        loader, val_loader, computing, start, started, seed, position, remark,
+    )  # fmt: skip
+
+
+def restored_progress(start: Start) -> Progress:
+    """Return the resumed run's progress, or that of a new one."""
+    if start.state is None:
+        return Progress(Metrics(), -1.0, {})
+    state = start.state
+    return Progress(Metrics(*state["sums"]), state["best_accuracy"], dict(state["report"]))
+
+
+def _optimizer(
+    config: CfgNode, network: nn.Module, schedule: StepSchedule, device: torch.device
+) -> torch.optim.Optimizer:
+    train = config.TRAIN
+    options = OptimizerOptions(train.OPTIMIZER, train.WD, train.MOMENTUM, train.NESTEROV)
+    return build_optimizer(network, options, learning_rate=schedule.base, device=device)
+
+
+def _restore(
+    start: Start,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    *,
+    config: CfgNode,
+    processes: Processes,
+) -> None:
+    """Put a resumed run's optimizer, loss scale and random generators back."""
+    state = start.state
+    if state is None:
+        return
+    if state["optimizer_name"] != config.TRAIN.OPTIMIZER:
+        raise ValueError(
+            f"{start.path} was trained with TRAIN.OPTIMIZER {state['optimizer_name']}, not "
+            f"{config.TRAIN.OPTIMIZER}: resume needs the same"
+        )
+    # Weight decay and momentum are the present configuration's, not the saved run's.
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer"])
+    for group, setting in zip(optimizer.param_groups, settings, strict=True):
+        group.update(setting)
+    precision.load_state_dict(state["precision"])
+    states, rank = state["rng"], processes.ranks.rank
+    if rank < len(states):
+        restore_rng_states(states[rank], processes.device)
+
+
+def _wrapped(network: nn.Module, processes: Processes) -> nn.Module:
+    if processes.ranks.world_size == 1:
+        return network
+    device = processes.device
+    # Buffers are agreed on before each evaluation instead of being broadcast in every step.
+    known = inspect.signature(DistributedDataParallel).parameters
+    switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(
+        network,
+        device_ids=None if device.type == "cpu" else [device.index],
+        **{switch: False},
+    )

@@ -1,0 +1,179 @@
+"""What a training run says and writes beside its weights. Only rank 0's says anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from lib import device as devices
+from lib import log, run_folder
+from lib.checkpoint import write_atomically
+from lib.distributed import Processes
+from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
+from lib.plots import save_curves
+from lib.trainer.parts import Parts, Progress
+from lib.trainer.starting import TrainRequest
+
+
+class Reporter:
+    """Console lines, metrics.jsonl, TensorBoard, curves and result.json of one run."""
+
+    def __init__(
+        self, config: CfgNode, request: TrainRequest, processes: Processes, parts: Parts
+    ) -> None:
+        self._config, self._request = config, request
+        self._processes, self._parts = processes, parts
+        self._folder = request.folder
+        self._enabled = processes.ranks.is_main
+        self._records: RunRecords | None = None
+        self._compile_time_s = 0.0
+        self.console = Console(self._enabled)
+        self.lost_a_file = False
+
+    @property
+    def ledger_path(self) -> Path | None:
+        """Where bad files are listed; None on the ranks that write nothing."""
+        return self._folder / run_folder.BAD_IMAGES if self._enabled else None
+
+    def open(self) -> None:
+        """Take the folder over from an older run, or continue its records; introduce the run."""
+        if not self._enabled:
+            return
+        start, position = self._parts.start, self._parts.position
+        continues = start.path is not None and start.path.parent.resolve() == self._folder.resolve()
+        if not (start.is_resume and continues):
+            aside = run_folder.set_aside_older_run(self._folder)
+            if aside is not None:
+                self.console.say(f"an older run was here; its files are now in {aside}")
+        self._records = RunRecords(self._folder)
+        self._records.rewind(position.epoch, position.step)
+        names = self._parts.images.class_names
+        log.write_json({n: i for i, n in enumerate(names)}, self._folder / run_folder.CLASSES)
+        write_atomically(self._config.dump().encode(), self._folder / run_folder.CONFIG)
+        self._introduce()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.console.end_bar()
+        if self._records is not None:
+            self._records.close()
+
+    def keep(self, what: str, write: Callable[[], None]) -> None:
+        """Write a file on rank 0; where the disk refuses, say so and let the run go on."""
+        if not self._enabled:
+            return
+        try:
+            write()
+        except OSError as error:
+            self.lost_a_file = True
+            self.console.say(
+                f"[Warning] {what} could not be written ({error.strerror or error}); what was "
+                "there before is untouched and the run goes on: free some space"
+            )
+
+    def first_step(self, time_s: float) -> None:
+        """Print one of the run's first step times, which hold the compilation."""
+        self._compile_time_s += time_s
+        self.console.say(f"step_time = {time_s:.4f}")
+
+    def interval(self, epoch: int, stats: IntervalStats, global_step: int) -> None:
+        """Print and record a log interval."""
+        self.console.say(log.epoch_line(epoch, stats))
+        self._record(log.interval_record(epoch, stats), global_step)
+
+    def epoch_trained(self, progress: Progress, stats: EpochStats) -> None:
+        """Print the epoch's averages and put them into the report."""
+        self.console.say(log.average_line(stats))
+        progress.report.update(
+            images_per_s=round(stats.images_per_s, 1),
+            step_time_ms=round(1000 * stats.time_s, 3),
+            train_loss=round(stats.last_loss, 5),
+            train_accuracy_top1=round(stats.metrics.accuracy_top1, 3),
+        )
+
+    def epoch_evaluated(
+        self,
+        progress: Progress,
+        stats: EvalStats,
+        *,
+        epoch: int,
+        train_loss: float,
+        global_step: int,
+    ) -> None:
+        """Print and record an evaluation, and draw the curves so far."""
+        self.console.say(log.test_line(stats))
+        progress.report.update(log.eval_record(stats))
+        record = {
+            "kind": "epoch",
+            "epoch": epoch,
+            "train_loss": round(train_loss, 5),
+            "train_accuracy_top1": progress.report["train_accuracy_top1"],
+            "images_per_s": progress.report["images_per_s"],
+            "val_loss": round(stats.metrics.loss, 5),
+            "val_accuracy_top1": round(stats.metrics.accuracy_top1, 3),
+            "val_accuracy_top5": round(stats.metrics.accuracy_top5, 3),
+            "learning_rate": self._parts.schedule.learning_rate(epoch),
+            "best_accuracy_top1": round(progress.best_accuracy, 3),
+        }
+        self._record(record, global_step)
+        self.keep(run_folder.CURVES, self._draw_curves)
+
+    def result(self, progress: Progress, *, num_epochs: int, duration_s: float) -> None:
+        """Write result.json and say where things are."""
+        report: dict[str, object] = {
+            "kind": "performance" if self._request.is_performance else "train",
+            "network": self._config.MODEL.NAME,
+            "config": self._request.name,
+            "device": self._processes.device.type,
+            "cards": self._processes.ranks.world_size,
+            "batch_size": self._config.TRAIN.BATCH_SIZE_PER_GPU,
+            "precision": self._parts.computing.precision.name,
+            "num_epochs": num_epochs,
+            "num_steps": num_epochs * self._parts.position.num_steps,
+            **progress.report,
+            "compile_time_s": round(self._compile_time_s, 4),
+            "peak_memory_mib": devices.peak_memory_mib(self._processes.device),
+            "duration_s": round(duration_s, 1),
+        }
+        path = self._folder / run_folder.RESULT
+        self.keep(run_folder.RESULT, lambda: log.write_json(_finite(report), path))
+        self.console.say(f"results, logs and weights are in {self._folder}")
+
+    def _introduce(self) -> None:
+        parts, ranks, train = self._parts, self._processes.ranks, self._config.TRAIN
+        num_parameters = sum(p.numel() for p in parts.network.parameters())
+        for line in (
+            f"network {self._config.MODEL.NAME}, {num_parameters:,} parameters, "
+            f"{len(parts.images.class_names)} classes; {parts.started}",
+            f"device {devices.describe(self._processes.device)}, {ranks.world_size} card(s), "
+            f"precision {parts.computing.precision.describe()}, seed {parts.seed}",
+            f"data {self._request.data_path}: {len(parts.images)} images to train, "
+            f"{len(parts.val_images)} to validate",
+            f"{train.END_EPOCH} epochs of {parts.position.num_steps} steps, batch "
+            f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "
+            f"{ranks.world_size} card(s), times {train.LR_FACTOR:g} at epochs {train.LR_STEP}",
+        ):
+            self.console.say(line)
+        if parts.start.is_resume:
+            self.console.say(f"goes on at epoch {parts.position.epoch} step {parts.position.step}")
+        if parts.remark:
+            self.console.say(f"[Warning] {parts.remark}")
+
+    def _record(self, record: Mapping[str, object], global_step: int) -> None:
+        if self._records is not None:
+            records = self._records
+            self.keep(run_folder.METRICS, lambda: records.write(_finite(record), global_step))
+
+    def _draw_curves(self) -> None:
+        assert self._records is not None, "only rank 0 draws"
+        save_curves(log.read_records(self._records.path), self._folder / run_folder.CURVES)
+
+
+def _finite(record: Mapping[str, object]) -> dict[str, object]:
+    """Return the record with NaN and infinity as null: JSON has neither."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
+    }

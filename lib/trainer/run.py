@@ -1,0 +1,246 @@
+"""The epochs of a training run: train, evaluate, keep the best, save, stop when asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import partial
+
+from yacs.config import CfgNode
+
+from lib import checkpoint, run_folder
+from lib import device as devices
+from lib.checkpoint import TrainingState
+from lib.cli import PartlyFailed, Stopped
+from lib.data import BadImageLedger, EvalBatches
+from lib.distributed import Processes, StopRequest
+from lib.engine import BadImages, StepRange, TrainHooks, evaluate, train_one_epoch
+from lib.log import EpochStats, EvalStats
+from lib.metrics import Metrics
+from lib.trainer.parts import build_parts, restored_progress
+from lib.trainer.reporter import Reporter
+from lib.trainer.starting import TrainRequest
+
+_NUM_TIMED_STEPS = 2  # the `step_time` lines, whose sum is the compile time
+
+
+def train(config: CfgNode, request: TrainRequest, processes: Processes) -> None:
+    """Train to the configuration's last epoch; leave weights and result.json in the run folder.
+
+    Raises ValueError and FileNotFoundError for what the user can mend, Stopped after a signal (the
+    state is saved by then), and PartlyFailed where the last weights could not be written.
+    """
+    began_s = time.monotonic()
+    run = _Run(config, request, processes)
+    with ExitStack() as stack:
+        if processes.ranks.is_main:
+            stack.enter_context(run_folder.lock(request.folder))
+        processes.barrier()  # all ranks have read what they start from before it is moved
+        stack.callback(run.close)
+        run.open(stack.enter_context(StopRequest(processes, time.monotonic)))
+        if request.is_performance:
+            run.measure()
+        else:
+            run.train_and_evaluate()
+        run.finish(time.monotonic() - began_s)
+
+
+class _Run:
+    def __init__(self, config: CfgNode, request: TrainRequest, processes: Processes):
+        self._config, self._request, self._processes = config, request, processes
+        self._parts = build_parts(config, request, processes)
+        self._progress = restored_progress(self._parts.start)
+        self._reporter = Reporter(config, request, processes, self._parts)
+        self._num_run_steps = 0  # of this process, over its epochs
+        self._after_step: Callable[[], None] = lambda: None
+
+    def open(self, stop: StopRequest) -> None:
+        """Take over the run folder."""
+        self._stop = stop
+        self._reporter.open()
+        data = self._config.DATASET
+        ledger = partial(
+            BadImageLedger,
+            self._reporter.ledger_path,
+            policy=data.BAD_IMAGES,
+            max_share=data.BAD_IMAGES_MAX_SHARE,
+        )
+        self._ledger = ledger(num_images=len(self._parts.images))
+        self._val_ledger = ledger(num_images=len(self._parts.val_images))
+
+    def close(self) -> None:
+        self._reporter.close()
+
+    def measure(self) -> None:
+        """Run the steps of a performance run: no evaluation, no weights."""
+        wanted = self._request.stop_step or 0
+        for epoch in range(self._parts.position.epoch, self._config.TRAIN.END_EPOCH):
+            stats = self._train_epoch(epoch, num_steps_left=wanted - self._num_run_steps)
+            self._progress.report.update(
+                accuracy_top1=round(stats.metrics.accuracy_top1, 3),
+                accuracy_top5=round(stats.metrics.accuracy_top5, 3),
+                num_steps=self._num_run_steps,
+            )
+            if self._num_run_steps >= wanted:
+                return
+
+    def train_and_evaluate(self) -> None:
+        """Run the epochs that are left."""
+        for epoch in range(self._parts.position.epoch, self._config.TRAIN.END_EPOCH):
+            trained = self._train_epoch(epoch)
+            evaluated = self._evaluate_epoch(epoch, trained)
+            self._note_best(epoch, evaluated)
+            self._progress.sums = Metrics()
+            self._reporter.epoch_evaluated(
+                self._progress,
+                evaluated,
+                epoch=epoch,
+                train_loss=trained.metrics.loss,
+                global_step=(epoch + 1) * self._parts.position.num_steps,
+            )
+            self._save(epoch + 1, 0, Metrics())
+
+    def finish(self, duration_s: float) -> None:
+        """Write what a whole run leaves."""
+        if not self._request.is_performance:
+            weights = checkpoint.to_cpu(self._parts.network.state_dict())
+            self._keep_weights(run_folder.FINAL, weights)
+        self._reporter.result(
+            self._progress, num_epochs=self._config.TRAIN.END_EPOCH, duration_s=duration_s
+        )
+        if self._reporter.lost_a_file:
+            raise PartlyFailed("some files could not be written; see the warnings above")
+
+    def _train_epoch(self, epoch: int, num_steps_left: int | None = None) -> EpochStats:
+        parts, position = self._parts, self._parts.position
+        first = position.step if epoch == position.epoch else 0
+        end = position.num_steps
+        if num_steps_left is not None:
+            end = min(end, first + num_steps_left)
+        parts.batches.epoch, parts.batches.start_step = epoch, first
+        steps = StepRange(
+            first,
+            end,
+            num_steps=position.num_steps,
+            print_freq=self._config.PRINT_FREQ,
+            num_warmup=max(0, _NUM_TIMED_STEPS - self._num_run_steps),
+        )
+        self._reporter.console.start_bar(f"epoch {epoch}", end, first)
+        with ExitStack() as stack:
+            self._start_profiler(stack)
+            stats = train_one_epoch(
+                parts.model,
+                parts.loader,
+                optimizer=parts.optimizer,
+                computing=parts.computing,
+                steps=steps,
+                hooks=self._hooks(epoch),
+                sums_before=self._progress.sums if first else Metrics(),
+            )
+        self._reporter.console.end_bar()
+        self._ledger.merge(self._processes.gather(self._ledger.bad_images))
+        if stats.stop_signal:
+            raise Stopped(stats.stop_signal)
+        if end > first:
+            self._reporter.epoch_trained(self._progress, stats)
+        return stats
+
+    def _hooks(self, epoch: int) -> TrainHooks:
+        num_steps = self._parts.position.num_steps
+        return TrainHooks(
+            learning_rate=lambda step: self._parts.schedule.learning_rate(epoch + step / num_steps),
+            on_first_step=self._reporter.first_step,
+            on_interval=lambda stats: self._reporter.interval(
+                epoch, stats, epoch * num_steps + stats.step
+            ),
+            on_bad_images=self._ledger.record,
+            after_step=partial(self._end_step, epoch),
+        )
+
+    def _end_step(self, epoch: int, num_done: int, sums: Callable[[], Metrics]) -> int:
+        """Save where it is due or asked for; return the signal that ends the run, or 0."""
+        self._num_run_steps += 1
+        self._reporter.console.advance_bar()
+        self._after_step()
+        stop_signal = self._stop.poll()
+        every = self._config.TRAIN.SAVE_EVERY_STEPS
+        is_due = every and num_done % every == 0 and num_done < self._parts.position.num_steps
+        if (stop_signal or is_due) and not self._request.is_performance:
+            self._save(epoch, num_done, sums())
+        return stop_signal
+
+    def _evaluate_epoch(self, epoch: int, trained: EpochStats) -> EvalStats:
+        parts, num_images = self._parts, len(self._parts.val_images)
+        batches: EvalBatches = parts.val_loader.batch_sampler  # type: ignore[assignment]
+        self._processes.agree_on_buffers(parts.network)
+
+        def on_batch(index: int, bad: BadImages) -> None:
+            self._val_ledger.record(bad)
+            self._reporter.console.advance_bar()
+            # Only for batches that every rank has: polling is a collective operation.
+            if index < batches.num_common_steps and (signal := self._stop.poll()):
+                self._save(epoch, parts.position.num_steps, trained.metrics)
+                raise Stopped(signal)
+
+        self._reporter.console.start_bar(f"epoch {epoch} validation", len(batches))
+        stats = evaluate(
+            parts.network,
+            parts.val_loader,
+            num_images=num_images,
+            computing=parts.computing,
+            on_batch=on_batch,
+        )
+        self._reporter.console.end_bar()
+        self._val_ledger.merge(self._processes.gather(self._val_ledger.bad_images))
+        return stats
+
+    def _note_best(self, epoch: int, stats: EvalStats) -> None:
+        """Keep the weights where this evaluation is the best of the whole run, resumes included."""
+        accuracy = stats.metrics.accuracy_top1
+        if accuracy > self._progress.best_accuracy:
+            self._progress.best_accuracy = accuracy
+            self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
+            self._keep_weights(run_folder.BEST, checkpoint.to_cpu(self._parts.network.state_dict()))
+
+    def _keep_weights(self, name: str, content: object) -> None:
+        path = self._request.folder / name
+        self._reporter.keep(name, lambda: checkpoint.save_atomically(content, path))
+
+    def _save(self, epoch: int, step: int, sums: Metrics) -> None:
+        """Write checkpoint.pth.tar; a collective operation, ended when the file is whole."""
+        parts, position = self._parts, self._parts.position
+        rng = self._processes.gather(checkpoint.rng_states(self._processes.device))
+        if self._processes.ranks.is_main:
+            names = parts.images.class_names
+            state = TrainingState(
+                format=checkpoint.FORMAT,
+                state_dict=parts.network.state_dict(),
+                optimizer=parts.optimizer.state_dict(),
+                position=asdict(replace(position, epoch=epoch, step=step)),
+                optimizer_name=self._config.TRAIN.OPTIMIZER,
+                precision=parts.computing.precision.state_dict(),
+                rng=rng,
+                seed=parts.seed,
+                sums=list(sums.counts()),
+                best_accuracy=self._progress.best_accuracy,
+                report=self._progress.report,
+                class_names=list(names),
+                class_to_idx={name: index for index, name in enumerate(names)},
+                config=self._config.dump(),
+            )
+            self._keep_weights(run_folder.CHECKPOINT, checkpoint.to_cpu(state))
+        self._processes.barrier()  # no rank may leave, and be reaped, while the file is written
+
+    def _start_profiler(self, stack: ExitStack) -> None:
+        first_step = self._request.profile_start_step
+        if first_step is None or self._num_run_steps or not self._processes.ranks.is_main:
+            return
+        folder = self._request.folder / "profile"
+        profiler = devices.profiler(self._processes.device, folder, first_step=first_step)
+        self._after_step = stack.enter_context(profiler).step  # type: ignore[attr-defined]
+        stack.callback(self._stop_profiling)
+
+    def _stop_profiling(self) -> None:
+        self._after_step = lambda: None

@@ -1,0 +1,134 @@
+"""What a training run starts from: a checkpoint, the run folder's own, weights, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.checkpoint import (
+    Position,
+    TrainingState,
+    WeightFile,
+    load_training_state,
+    load_weights,
+    read_weights,
+)
+from lib.environment import RankInfo
+from lib.run_folder import CHECKPOINT
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What the command line asks of a training run, beside its configuration."""
+
+    data_path: Path
+    folder: Path  # the run folder
+    name: str  # of the yaml, for result.json
+    resume: Path | None = None
+    auto_resume: bool = False
+    stop_step: int | None = None  # a performance run of so many steps
+    profile_start_step: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stop_step is not None and self.stop_step < 1:
+            raise ValueError(f"--stop_step {self.stop_step}: at least 1 step is needed")
+
+    @property
+    def is_performance(self) -> bool:
+        """True for a run that only measures: no evaluation, no weights written."""
+        return self.stop_step is not None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was found to start from; read whole, so that the file may be moved afterwards."""
+
+    description: str = "from scratch"
+    weights: WeightFile | None = None
+    state: TrainingState | None = None  # of a checkpoint to resume
+
+    @property
+    def path(self) -> Path | None:
+        """The file to start from."""
+        return None if self.weights is None else self.weights.path
+
+    @property
+    def is_resume(self) -> bool:
+        """True where a run is continued, False where a new one begins."""
+        return self.state is not None
+
+    def seed(self, default: int) -> int:
+        """Return the resumed run's seed, which fixes its data order, or `default`."""
+        return default if self.state is None else self.state["seed"]
+
+    def load_into(self, model: nn.Module, *, new_head: bool) -> str:
+        """Load the weights; return one line that says what the run starts from."""
+        if self.weights is None:
+            return self.description
+        return f"{self.description}: {load_weights(model, self.weights, new_head=new_head)}"
+
+
+def find_start(config: CfgNode, request: TrainRequest, ranks: RankInfo) -> Start:
+    """Return what to start from: --resume, auto-resume, pretrained weights, or nothing.
+
+    Raises FileNotFoundError and ValueError for a file that is not there or not of the kind.
+    """
+    own = request.folder / CHECKPOINT
+    wants_own = request.auto_resume or config.TRAIN.RESUME or ranks.restart_count > 0
+    path = request.resume or (own if wants_own and own.is_file() else None)
+    if path is not None:
+        state = load_training_state(path)
+        return Start("resumed", WeightFile(path, state["state_dict"], None), state)
+    if config.MODEL.PRETRAINED:
+        return Start("pretrained weights", read_weights(Path(config.MODEL.PRETRAINED)))
+    return Start(f"from scratch; {own} is not there to resume" if wants_own else "from scratch")
+
+
+def starting_position(
+    start: Start, *, num_steps: int, images_per_step: int
+) -> tuple[Position, str | None]:
+    """Return where the run continues, and a remark where that is not exact.
+
+    A checkpoint taken inside an epoch with another batch size or number of cards continues at the
+    step that has seen about as many images.
+    """
+    if start.state is None:
+        return Position(0, 0, num_steps, images_per_step), None
+    saved = Position(**start.state["position"])
+    step, remark = saved.step, None
+    if saved.step >= saved.num_steps:
+        step = num_steps
+    elif saved.step and saved.images_per_step != images_per_step:
+        step = min(num_steps, saved.step * saved.images_per_step // images_per_step)
+        remark = (
+            f"the checkpoint was taken at step {saved.step} with {saved.images_per_step} images a "
+            f"step; with {images_per_step} this epoch goes on at step {step}"
+        )
+    return Position(saved.epoch, step, num_steps, images_per_step), remark
+
+
+def class_count(config: CfgNode, class_names: tuple[str, ...]) -> int:
+    """Return the number of classes: the data's, which MODEL.NUM_CLASSES must agree with if set."""
+    wanted = config.MODEL.NUM_CLASSES
+    if wanted and wanted != len(class_names):
+        raise ValueError(
+            f"MODEL.NUM_CLASSES {wanted}, but the data has {len(class_names)} class folders: "
+            "leave it at 0 to take the data's count, or check the data path"
+        )
+    return len(class_names)
+
+
+def check_same_classes(start: Start, class_names: tuple[str, ...]) -> None:
+    """Raise ValueError where a resumed run was trained on other classes."""
+    if start.state is None:
+        return
+    theirs = tuple(start.state["class_names"])
+    if theirs != class_names:
+        raise ValueError(
+            f"{start.path} was trained on {len(theirs)} classes ({', '.join(theirs[:3])}, ...), "
+            f"the data has {len(class_names)} ({', '.join(class_names[:3])}, ...): resume needs "
+            "the same classes; to fine-tune on others use --pretrained"
+        )

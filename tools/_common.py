@@ -1,0 +1,145 @@
+"""Command-line pieces that several entry scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import _init_paths  # noqa: F401  puts the repository on sys.path
+from yacs.config import CfgNode
+
+from lib.cli import ArgumentParser
+from lib.config import load_config
+from lib.environment import Environment
+from lib.launch import Cluster, run_under_torchrun
+
+_REPO = Path(__file__).resolve().parent.parent
+_W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
+_PRECISIONS = ("auto", "fp32", "hf32", "fp16", "bf16")
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """Add what training and evaluation have in common."""
+    add = parser.add_argument
+    add(
+        "data_path",
+        nargs="?",
+        help="folder with train/ and val/; without it the yaml's DATASET.ROOT",
+    )
+    add("overrides", nargs="*", metavar="KEY VALUE", help="config keys to override")
+    add("--cfg", type=Path, default=_W18_RECIPE, help="experiment yaml")
+    add(
+        "--device",
+        default="auto",
+        choices=("auto", "npu", "cuda", "cpu"),
+        help="auto: an npu, else cuda, else the cpu",
+    )
+    add("--device_id", type=int, default=0, help="which card, on one card; ASCEND_DEVICE_ID wins")
+    add("--cards", type=int, default=1, help="processes on this machine, one a card")
+    add("--workers", type=int, help="data-loading processes a card; -1: cores / cards")
+    add("--bs", "--batch_size", type=int, help="images a card and step")
+    add("--hf32", action="store_true", help="hf32 (tf32 on cuda) instead of mixed precision")
+    add("--fp32", action="store_true", help="full float32 instead of mixed precision")
+    add("--precision", choices=_PRECISIONS, help="auto: fp16 on npu and cuda, fp32 on the cpu")
+    add(
+        "--out", type=Path, help="run folder; without it OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
+    )
+    add("--log_dir", type=Path, help="where other ranks log; without it logs/ in the run folder")
+
+
+def add_cluster_options(parser: ArgumentParser) -> None:
+    """Add what runs on several machines need."""
+    add = parser.add_argument
+    add("--nproc", type=int, default=1, help="number of nodes (machines) started")
+    add("--dn", type=int, default=0, help="rank of this node, 0..nproc-1")
+    add("--addr", default="127.0.0.1", help="address of the master node")
+    add("--port", type=int, default=29500, help="port there; a single node takes a free one")
+    add("--max_restarts", type=int, default=0, help="how often torchrun restarts failed processes")
+
+
+def configured(
+    args: argparse.Namespace, environment: Environment, keys: Mapping[str, str]
+) -> CfgNode:
+    """Return the configuration of a command line: yaml, KEY VALUE overrides, then options.
+
+    `keys` maps an option's name to the config key that it sets when given.
+    """
+    overrides = list(args.overrides)
+    for option, key in keys.items():
+        value = getattr(args, option)
+        if value is not None:
+            overrides += [key, str(value)]
+    precision = _asked_precision(args, environment)
+    if precision is not None:
+        overrides += ["TRAIN.PRECISION", precision]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        config = load_config(args.cfg, overrides)
+    if environment.ranks.is_main and (environment.launched or args.cards == 1):
+        for warning in caught:
+            print(f"[Warning] {warning.message}", flush=True)
+    return config
+
+
+def _asked_precision(args: argparse.Namespace, environment: Environment) -> str | None:
+    """Return the precision that options or environment ask for; None where they are silent."""
+    asked = {args.precision} - {None}
+    asked |= {"hf32"} if args.hf32 or environment.allow_hf32 else set()
+    asked |= {"fp32"} if args.fp32 or environment.allow_fp32 else set()
+    if len(asked) > 1:
+        raise ValueError(
+            f"{' and '.join(sorted(asked))} are asked for together (--hf32, --fp32, --precision, "
+            "ALLOW_HF32, ALLOW_FP32): choose one"
+        )
+    return asked.pop() if asked else None
+
+
+def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path:
+    """Return the data folder: the command line's, else DATASET.ROOT.
+
+    Raises ValueError where neither says, FileNotFoundError where it is not there.
+    """
+    path = args.data_path or config.DATASET.ROOT
+    if not path:
+        raise ValueError("no data path: give the folder that holds train/ and val/")
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"no such data folder: {path}")
+    return Path(path)
+
+
+def run_on_cards(
+    args: argparse.Namespace,
+    environment: Environment,
+    cluster: Cluster,
+    *,
+    log_dir: Path,
+    work: Callable[[Processes], None],  # noqa: F821  imported with torch, below
+) -> None:
+    """Do `work` in this process, or start it once a card under torchrun where there are several.
+
+    Raises ValueError for a device that is not there.
+    """
+    from lib import device as devices
+    from lib.distributed import Processes
+    from lib.run_folder import redirect_output
+
+    ranks = environment.ranks
+    if cluster.num_processes > 1 and not environment.launched:
+        available = devices.num_devices(args.device)
+        if available is not None and cluster.num_cards > available:
+            raise ValueError(f"--cards {cluster.num_cards}: this machine has {available}")
+        run_under_torchrun(Path(sys.argv[0]).resolve(), sys.argv[1:], cluster)
+        return
+    index = args.device_id if environment.ascend_device_id is None else environment.ascend_device_id
+    device = devices.select_device(args.device, ranks.local_rank if ranks.world_size > 1 else index)
+    if ranks.local_rank > 0:
+        redirect_output(log_dir / f"rank_{ranks.rank}.log", append=ranks.restart_count > 0)
+    if not ranks.is_main:
+        print(
+            f"rank {ranks.rank} of {ranks.world_size} on {device}; rank 0 has the log", flush=True
+        )
+    with Processes(ranks, device) as processes:
+        work(processes)

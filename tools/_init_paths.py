@@ -1,0 +1,8 @@
+"""Importing this puts the root of the repository on sys.path, so that `from lib.x import y` works."""
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)

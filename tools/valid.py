@@ -1,0 +1,68 @@
+"""Evaluate weights: python tools/valid.py DATA --cfg YAML --testModel FILE [KEY VALUE ...]"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import _common
+import _init_paths  # noqa: F401  puts the repository on sys.path
+
+from lib.cli import ArgumentParser, run_script
+from lib.config import run_folder
+from lib.environment import read_environment
+from lib.launch import Cluster
+from lib.run_folder import BEST, EVAL, LOGS
+
+_KEYS = {"workers": "WORKERS", "bs": "TEST.BATCH_SIZE_PER_GPU", "testModel": "TEST.MODEL_FILE"}
+
+
+def main() -> int:
+    """Parse the command line and evaluate."""
+    args = _parse()
+    environment = read_environment()
+    config = _common.configured(args, environment, _KEYS)
+    run = run_folder(config, args.cfg)
+    folder = args.out or run / EVAL
+
+    from lib.distributed import Processes  # loads torch, whose failure is explained
+    from lib.evaluator import EvalRequest, evaluate_weights
+
+    request = EvalRequest(
+        _common.data_path_of(args, config),
+        Path(config.TEST.MODEL_FILE or run / BEST),
+        folder,
+        args.cfg.stem,
+        per_class=args.per_class,
+        confusion=args.confusion,
+    )
+
+    def work(processes: Processes) -> None:
+        evaluate_weights(config, request, processes)
+
+    _common.run_on_cards(
+        args,
+        environment,
+        Cluster(args.cards),
+        log_dir=args.log_dir or folder / LOGS,
+        work=work,
+    )
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
+    _common.add_run_options(parser)
+    add = parser.add_argument
+    add(
+        "--testModel",
+        type=Path,
+        help="weight file; without it model_best.pth.tar of the run folder",
+    )
+    add("--per_class", action="store_true", help="also write per_class.csv")
+    add("--confusion", action="store_true", help="also draw confusion.png")
+    return parser.parse_intermixed_args()
+
+
+if __name__ == "__main__":
+    run_script(main)
