@@ -83,6 +83,7 @@ _MINIMUM = {
     "TRAIN.BATCH_SIZE_PER_GPU": 1,
     "TRAIN.END_EPOCH": 1,
     "TRAIN.LR": 0.0,
+    "TRAIN.LR_FACTOR": 0.0,
     "TRAIN.WD": 0.0,
     "TRAIN.MOMENTUM": 0.0,
     "TRAIN.SAVE_EVERY_STEPS": 0,
@@ -94,20 +95,25 @@ _MINIMUM = {
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
     """Return a frozen configuration: defaults, then the yaml file and its bases, then overrides.
 
-    `overrides` alternates keys and values, `["TRAIN.LR", "0.1"]`; values are read as yaml.
+    `overrides` alternates keys and values, `["TRAIN.LR", "0.1"]`; values are read as yaml, those
+    of keys that hold a text are taken as they stand.
     Raises ValueError (unknown key, wrong type or value, odd overrides, broken yaml) and
     FileNotFoundError (no such yaml), each in one line.
     """
-    config = CfgNode(yaml.safe_load(_DEFAULTS))
+    defaults = CfgNode(yaml.safe_load(_DEFAULTS))
+    config = defaults.clone()
     ignored: list[str] = []
     if path is not None:
         for layer_path, layer in _layers(Path(path), seen=()):
             ignored += _drop_official_resume(layer)
-            ignored += _merge(config, layer, source=str(layer_path))
-    _merge(config, _tree_of(overrides), source="command line")
+            ignored += _merge(config, layer, defaults=defaults, source=str(layer_path))
+    overriding = _tree_of(overrides, defaults)
+    ignored += _merge(config, overriding, defaults=defaults, source="command line")
     if ignored:
+        names = ", ".join(dict.fromkeys(ignored))
         warnings.warn(
-            f"{path}: keys without meaning here are ignored: {', '.join(ignored)}", stacklevel=2
+            f"{path or 'command line'}: keys without meaning here are ignored: {names}",
+            stacklevel=2,
         )
     _check(config)
     config.freeze()
@@ -147,7 +153,7 @@ def _drop_official_resume(tree: dict[str, object]) -> list[str]:
     return []
 
 
-def _tree_of(overrides: Sequence[str]) -> dict[str, object]:
+def _tree_of(overrides: Sequence[str], defaults: CfgNode) -> dict[str, object]:
     if len(overrides) % 2:
         raise ValueError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no partner")
     tree: dict[str, object] = {}
@@ -160,22 +166,33 @@ def _tree_of(overrides: Sequence[str]) -> dict[str, object]:
                 raise ValueError(f"override {key}: {parent} was given a value before")
             node = child
         try:
-            node[leaf] = yaml.safe_load(text)
+            node[leaf] = text if _is_text(defaults, key) else yaml.safe_load(text)
         except yaml.YAMLError:
             raise ValueError(f"override {key}: {text!r} is not a yaml value") from None
     return tree
 
 
+def _is_text(defaults: CfgNode, path: str) -> bool:
+    # The path of a file may hold what yaml gives a meaning to: ` #`, `: `, brackets, digits alone.
+    node: object = defaults
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, CfgNode) else None
+    return isinstance(node, str)
+
+
 def _merge(
-    config: CfgNode, tree: Mapping[str, object], *, source: str, prefix: str = ""
+    config: CfgNode,
+    tree: Mapping[str, object],
+    *,
+    defaults: CfgNode,
+    source: str,
+    prefix: str = "",
 ) -> list[str]:
     """Merge `tree` into `config` in place; return the legacy keys that were left out."""
     ignored = []
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if path == "MODEL.EXTRA":
-            config[key] = CfgNode(value or {}, new_allowed=True)
-        elif path in _LEGACY_KEYS.split():
+        if path in _LEGACY_KEYS.split():
             ignored.append(path)
         elif key not in config:
             raise ValueError(f"{source}: unknown key {path}{_suggestion(path)}")
@@ -183,10 +200,22 @@ def _merge(
             branch = {} if value is None else value
             if not isinstance(branch, Mapping):
                 raise ValueError(f"{source}: {path} holds keys of its own, not the value {value!r}")
-            ignored += _merge(config[key], branch, source=source, prefix=f"{path}.")
+            if path == "MODEL.EXTRA":
+                config[key] = _free_form(branch, where=f"{source}: {path}")
+            else:
+                ignored += _merge(
+                    config[key], branch, defaults=defaults[key], source=source, prefix=f"{path}."
+                )
         else:
-            config[key] = _coerced(value, config[key], where=f"{source}: {path}")
+            config[key] = _coerced(value, defaults[key], where=f"{source}: {path}")
     return ignored
+
+
+def _free_form(tree: Mapping[str, object], *, where: str) -> CfgNode:
+    try:
+        return CfgNode(dict(tree), new_allowed=True)
+    except AssertionError as error:  # how yacs refuses a value, such as a date
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _suggestion(path: str) -> str:

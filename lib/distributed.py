@@ -33,7 +33,15 @@ class Processes:
         self.device = device
         self._control: dist.ProcessGroup | None = None
         if ranks.world_size > 1:
-            dist.init_process_group(collective_backend(device), timeout=_TIMEOUT)
+            store, _, _ = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+            dist.init_process_group(
+                collective_backend(device),
+                # Addresses that an earlier attempt left in an elastic launcher's store are dead.
+                store=dist.PrefixStore(f"attempt_{ranks.restart_count}", store),
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                timeout=_TIMEOUT,
+            )
             self._control = dist.new_group(backend="gloo", timeout=_TIMEOUT)  # type: ignore[assignment]
 
     def __enter__(self) -> Processes:

@@ -92,15 +92,14 @@ def train_one_epoch(
     meter, clock = Meter(device), _Clock()
     total, last_loss, stop_signal, num_done = sums_before, float("nan"), 0, steps.first
 
-    def read(learning_rate: float) -> tuple[Metrics, float]:
+    def read() -> tuple[Metrics, float]:
         reading = meter.read(computing.precision.loss_scale())
         metrics = Metrics(*computing.processes.sum(reading.metrics.counts()))
         if metrics.num_not_finite:
-            _refuse(
-                computing.processes.gather(reading.first_bad_step),
-                learning_rate,
-                reading.loss_scale,
-            )
+            bad_steps = computing.processes.gather(reading.first_bad_step)
+            first_bad_step = min(step for step in bad_steps if step is not None)
+            rate_then = hooks.learning_rate(first_bad_step)
+            raise ValueError(_not_finite(first_bad_step, rate_then, reading.loss_scale))
         return metrics, reading.loss_scale
 
     for step, batch in zip(range(steps.first, steps.end), clock.waited(batches), strict=False):
@@ -117,13 +116,13 @@ def train_one_epoch(
             devices.synchronize(device)
             hooks.on_first_step(clock.lap(counts=not steps.is_warmup(step)))
         if steps.is_logged(step):
-            metrics, scale = read(rate)
+            metrics, scale = read()
             meter.reset()
             total, last_loss = total + metrics, metrics.loss
             hooks.on_interval(clock.interval(step, steps, metrics, rate=rate, scale=scale))
-        stop_signal = hooks.after_step(num_done, lambda: total + read(rate)[0])  # noqa: B023
+        stop_signal = hooks.after_step(num_done, lambda: total + read()[0])  # noqa: B023  called at once
         if stop_signal:
-            total = total + read(rate)[0]
+            total = total + read()[0]
             break
     time_s, images_per_s = clock.averages(computing.processes)
     return EpochStats(total, time_s, images_per_s, num_done, last_loss, stop_signal)
@@ -243,9 +242,8 @@ class _Clock:
         )
 
 
-def _refuse(first_bad_steps: list[int | None], learning_rate: float, loss_scale: float) -> None:
-    step = min(step for step in first_bad_steps if step is not None)
-    raise ValueError(
+def _not_finite(step: int, learning_rate: float, loss_scale: float) -> str:
+    return (
         f"the loss became NaN or infinite at step {step} of this epoch (learning rate "
         f"{learning_rate:g}, loss scale {loss_scale:g}); the last checkpoint is untouched: lower "
         "TRAIN.LR, or take --precision bf16 or fp32"

@@ -55,7 +55,7 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
         allow_fp32=_switch("ALLOW_FP32", variables),
         profile=variables.get("PROFILE_TYPE", "").strip().lower() not in _NO,
         profile_start_step=_integer(
-            "PROFILE_START_STEP", variables.get("PROFILE_START_STEP", "10")
+            "PROFILE_START_STEP", variables.get("PROFILE_START_STEP") or "10"
         ),
     )
 

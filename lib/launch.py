@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.cli import PartlyFailed, Stopped
 from lib.environment import num_cores
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,15 @@ class Cluster:
         ]
 
 
+def end_with_parent() -> None:
+    """Have this process sent SIGTERM, which saves and ends it, when its launcher is killed.
+
+    Otherwise it would go on as an orphan and hold its card. Linux only; elsewhere nothing changes.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster) -> None:
     """Run `script` once a card and return when all have ended well.
 
@@ -70,9 +84,11 @@ def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster)
 
     # torchrun would set one thread a process, which leaves cores idle where there are few cards.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // cluster.num_cards)))
-    command = [*cluster.torchrun_arguments(), str(script), *arguments]
+    parsed = run.parse_args([*cluster.torchrun_arguments(), str(script)])
+    # Set afterwards: its parser would take our --nproc for an abbreviation of its own options.
+    parsed.training_script_args = list(arguments)
     try:
-        run.run(run.parse_args(command))
+        run.run(parsed)
     except SignalException as stop:
         raise Stopped(stop.sigval) from None
     except ChildFailedError as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 _LOSS_UNIT = 2**20  # losses are summed in steps of 2**-20, finer than float32 around log(1000)
+_LARGEST_LOSS = 2**20  # of an image; more counts as this, so that 2**23 images fit into an int64
 _SCALE_UNIT = 2**16
 _NO_STEP = 2**62
 
@@ -86,7 +87,8 @@ class Meter:
         best = logits.topk(min(5, num_classes), dim=1).indices
         hits = best == targets.unsqueeze(1)
         finite = torch.isfinite(losses)
-        units = torch.where(finite, losses, 0.0).mul(_LOSS_UNIT).round().to(torch.int64)
+        summable = torch.where(finite, losses, 0.0).clamp(max=_LARGEST_LOSS)
+        units = summable.mul(_LOSS_UNIT).round().to(torch.int64)
         num_bad = (~finite).sum()
         self._num_images += len(targets)
         self._sums += torch.stack([hits[:, 0].sum(), hits.sum(), units.sum(), num_bad])

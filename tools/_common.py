@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from lib.cli import ArgumentParser
 from lib.config import load_config
 from lib.environment import Environment
-from lib.launch import Cluster, run_under_torchrun
+from lib.launch import Cluster, end_with_parent, run_under_torchrun
 
 _REPO = Path(__file__).resolve().parent.parent
 _W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
@@ -135,6 +135,8 @@ def run_on_cards(
         return
     index = args.device_id if environment.ascend_device_id is None else environment.ascend_device_id
     device = devices.select_device(args.device, ranks.local_rank if ranks.world_size > 1 else index)
+    if environment.launched:
+        end_with_parent()
     if ranks.local_rank > 0:
         redirect_output(log_dir / f"rank_{ranks.rank}.log", append=ranks.restart_count > 0)
     if not ranks.is_main:

@@ -1,4 +1,4 @@
-"""Importing this puts the root of the repository on sys.path, so that `from lib.x import y` works."""
+"""Importing this puts the repository's root on sys.path, so that `from lib.x import y` works."""
 
 import sys
 from pathlib import Path

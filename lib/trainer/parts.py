@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from lib.checkpoint import Position, restore_rng_states
 from lib.data import ImageList, TrainBatches, read_train_val
 from lib.distributed import Processes
 from lib.engine import Computing
+from lib.log import EpochStats
 from lib.metrics import Metrics
 from lib.models.build import build_model
 from lib.optim import OptimizerOptions, StepSchedule, build_optimizer, step_schedule
@@ -62,6 +64,28 @@ class Progress:
     sums: Metrics  # of the present epoch's steps before `Parts.position`, over all ranks
     best_accuracy: float  # top-1 in percent; -1: nothing was evaluated yet
     report: dict[str, object]  # what result.json will say so far
+
+    def note_epoch(self, stats: EpochStats) -> None:
+        """Put the training figures of an epoch, or of its part until a stop, into the report."""
+        self.report.update(
+            images_per_s=round(stats.images_per_s, 1),
+            step_time_ms=round(1000 * stats.time_s, 3),
+            train_loss=round(stats.last_loss, 5),
+            train_accuracy_top1=round(stats.metrics.accuracy_top1, 3),
+        )
+
+    def with_saved_speed(self, stats: EpochStats) -> EpochStats:
+        """Return the figures of an epoch whose last step was done before a resume."""
+        saved: dict[str, float] = {
+            key: self.report[key]  # type: ignore[misc]
+            for key in ("step_time_ms", "images_per_s", "train_loss")
+        }
+        return replace(
+            stats,
+            time_s=saved["step_time_ms"] / 1000,
+            images_per_s=saved["images_per_s"],
+            last_loss=saved["train_loss"],
+        )
 
 
 def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) -> Parts:
@@ -153,11 +177,10 @@ def _wrapped(network: nn.Module, processes: Processes) -> nn.Module:
     if processes.ranks.world_size == 1:
         return network
     device = processes.device
-    # Buffers are agreed on before each evaluation instead of being broadcast in every step.
+    # Buffers are agreed on before each evaluation instead of being broadcast in every step;
+    # torch 2.14 renamed the switch.
     known = inspect.signature(DistributedDataParallel).parameters
-    switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(
-        network,
-        device_ids=None if device.type == "cpu" else [device.index],
-        **{switch: False},
-    )
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    wrap: Callable[..., nn.Module] = DistributedDataParallel
+    ids = None if device.type == "cpu" else [device.index]
+    return wrap(network, device_ids=ids, **{name: False})

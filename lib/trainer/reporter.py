@@ -84,15 +84,9 @@ class Reporter:
         self.console.say(log.epoch_line(epoch, stats))
         self._record(log.interval_record(epoch, stats), global_step)
 
-    def epoch_trained(self, progress: Progress, stats: EpochStats) -> None:
-        """Print the epoch's averages and put them into the report."""
+    def epoch_trained(self, stats: EpochStats) -> None:
+        """Print the epoch's averages."""
         self.console.say(log.average_line(stats))
-        progress.report.update(
-            images_per_s=round(stats.images_per_s, 1),
-            step_time_ms=round(1000 * stats.time_s, 3),
-            train_loss=round(stats.last_loss, 5),
-            train_accuracy_top1=round(stats.metrics.accuracy_top1, 3),
-        )
 
     def epoch_evaluated(
         self,

@@ -141,10 +141,14 @@ class _Run:
             )
         self._reporter.console.end_bar()
         self._ledger.merge(self._processes.gather(self._ledger.bad_images))
+        if end == first:
+            stats = self._progress.with_saved_speed(stats)
+        self._progress.note_epoch(stats)
         if stats.stop_signal:
+            if not self._request.is_performance:
+                self._save(epoch, stats.num_steps_done, stats.metrics)
             raise Stopped(stats.stop_signal)
-        if end > first:
-            self._reporter.epoch_trained(self._progress, stats)
+        self._reporter.epoch_trained(stats)
         return stats
 
     def _hooks(self, epoch: int) -> TrainHooks:
@@ -160,16 +164,15 @@ class _Run:
         )
 
     def _end_step(self, epoch: int, num_done: int, sums: Callable[[], Metrics]) -> int:
-        """Save where it is due or asked for; return the signal that ends the run, or 0."""
+        """Save where it is due; return the signal that ends the run, or 0."""
         self._num_run_steps += 1
         self._reporter.console.advance_bar()
         self._after_step()
-        stop_signal = self._stop.poll()
         every = self._config.TRAIN.SAVE_EVERY_STEPS
         is_due = every and num_done % every == 0 and num_done < self._parts.position.num_steps
-        if (stop_signal or is_due) and not self._request.is_performance:
+        if is_due and not self._request.is_performance:
             self._save(epoch, num_done, sums())
-        return stop_signal
+        return self._stop.poll()
 
     def _evaluate_epoch(self, epoch: int, trained: EpochStats) -> EvalStats:
         parts, num_images = self._parts, len(self._parts.val_images)

@@ -1,0 +1,251 @@
+"""Which pictures a data set has and what they show: class folders, or flat with a label file.
+
+    root/train/<class>/*.jpg        the classes are the sorted folder names
+    root/val/<class>/*.jpg          the same classes
+    root/val/*.jpg + root/val_label.txt      or flat: lines `<file> <class number, from 0>`
+
+All mistakes in the layout are reported from here, before anything slow has begun.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.transforms import PICTURE_SUFFIXES, is_picture
+
+LABEL_FILE = "val_label.txt"
+
+_MAX_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Pictures and their classes: `targets[i]` is the place of picture i's in `class_names`."""
+
+    paths: Sequence[str]
+    targets: Sequence[int]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.paths) == len(self.targets)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def read_train_val(root: Path, *, train_set: str, val_set: str) -> tuple[ImageList, ImageList]:
+    """The pictures to train on and to validate with, with the same class names.
+
+    Raises:
+        FileNotFoundError: a folder or the label file is missing, or has nothing in it.
+        ValueError: the class folders of the two differ, or the label file has a mistake.
+    """
+    train_folder = _existing_folder(root, train_set)
+    val_folder = _existing_folder(root, val_set)
+    class_names = _class_folders(train_folder)
+    if _is_flat(val_folder):
+        val = _read_flat(root, val_folder, class_names=class_names)
+    else:
+        _require_same_classes(train_folder, class_names, val_folder, _class_folders(val_folder))
+        val = _read_class_folders(val_folder, class_names, class_names=class_names)
+    return _read_class_folders(train_folder, class_names, class_names=class_names), val
+
+
+def read_val(
+    root: Path, *, val_set: str, class_names: tuple[str, ...] | None, num_classes: int | None
+) -> ImageList:
+    """The pictures to evaluate with.
+
+    Args:
+        root: folder that holds the folder `val_set`.
+        val_set: name of that folder.
+        class_names: the network's classes in order, where known. Class folders are looked up by
+            name and may be fewer.
+        num_classes: the network's number of outputs, used where the names aren't known: there
+            must be as many class folders, taken in sorted order. The classes of a flat folder
+            are then named "0", "1", ...
+
+    Raises:
+        FileNotFoundError: a folder or the label file is missing, or has nothing in it.
+        ValueError: classes that the network doesn't have, or a mistake in the label file.
+    """
+    val_folder = _existing_folder(root, val_set)
+    if _is_flat(val_folder):
+        if class_names is None and num_classes is None:
+            raise ValueError(f"{val_folder} has no class folders: give the number of classes")
+        names = class_names or tuple(str(number) for number in range(num_classes or 0))
+        return _read_flat(root, val_folder, class_names=names)
+    found = _class_folders(val_folder)
+    if class_names is not None:
+        unknown = sorted(set(found) - set(class_names))
+        if unknown:
+            raise ValueError(
+                f"{val_folder} has {len(unknown)} class folders that the network wasn't trained "
+                f"on: {_shorten(unknown)}; it knows {len(class_names)}: {_shorten(class_names)}"
+            )
+    elif num_classes is not None and len(found) != num_classes:
+        raise ValueError(
+            f"{val_folder} has {len(found)} class folders and the network {num_classes} outputs: "
+            "without class names in the checkpoint the two must agree, since the n-th folder "
+            "is taken for the n-th output"
+        )
+    return _read_class_folders(val_folder, found, class_names=class_names or found)
+
+
+def _existing_folder(root: Path, name: str) -> Path:
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"data path {str(root)!r} is not a folder: give the one that holds {name}/"
+        )
+    folder = root / name
+    if not folder.is_dir():
+        present = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        raise FileNotFoundError(
+            f"data path {str(root)!r} has no folder {name!r}; its folders: "
+            f"{_shorten(present) or 'none'}"
+        )
+    return folder
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    """Sorted names of the class folders; hidden ones such as .ipynb_checkpoints are none."""
+    names = sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if not names:
+        raise FileNotFoundError(
+            f"{folder} has no class folders: put the pictures of each class in a folder of its own"
+        )
+    return tuple(names)
+
+
+def _is_flat(folder: Path) -> bool:
+    """True where the pictures lie right in the folder.
+
+    Raises:
+        FileNotFoundError: there is nothing in it.
+        ValueError: there are class folders beside the pictures.
+    """
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    pictures = [entry.name for entry in entries if is_picture(entry.name) and entry.is_file()]
+    if folders and pictures:
+        raise ValueError(
+            f"{folder} has {len(folders)} class folders and {len(pictures)} pictures beside them "
+            f"({_shorten(sorted(pictures))}): keep the one or the other"
+        )
+    if not folders and not pictures:
+        raise FileNotFoundError(
+            f"{folder} is empty: it needs class folders, or pictures with a {LABEL_FILE}"
+        )
+    return bool(pictures)
+
+
+def _require_same_classes(
+    train_folder: Path, train: Iterable[str], val_folder: Path, val: Iterable[str]
+) -> None:
+    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
+    if only_train or only_val:
+        raise ValueError(
+            f"the class folders differ: {len(only_train)} only in {train_folder} "
+            f"({_shorten(only_train) or 'none'}), {len(only_val)} only in {val_folder} "
+            f"({_shorten(only_val) or 'none'}); both need the same"
+        )
+
+
+def _read_class_folders(
+    folder: Path, found: tuple[str, ...], *, class_names: tuple[str, ...]
+) -> ImageList:
+    """List the pictures below the folders `found`; sorted by class folder, sub-folder and name."""
+    number = {name: target for target, name in enumerate(class_names)}
+    paths: list[str] = []
+    targets: list[int] = []
+    empty: list[str] = []
+    for name in found:
+        pictures = _pictures_below(folder / name)
+        if not pictures:
+            empty.append(name)
+        paths += pictures
+        targets += [number[name]] * len(pictures)
+    if empty:
+        raise FileNotFoundError(
+            f"{len(empty)} of {len(found)} class folders in {folder} have no pictures: "
+            f"{_shorten(empty)} (looked for {' '.join(PICTURE_SUFFIXES)})"
+        )
+    return ImageList(tuple(paths), tuple(targets), class_names)
+
+
+def _pictures_below(folder: Path) -> list[str]:
+    found: list[tuple[str, list[str]]] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # Changed in place: that is how os.walk is told where not to go.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.append((parent, sorted(name for name in names if is_picture(name))))
+    return [os.path.join(parent, name) for parent, names in sorted(found) for name in names]
+
+
+def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...]) -> ImageList:
+    """List the pictures right in a folder, sorted by name, with the classes of the label file."""
+    candidates = (root / LABEL_FILE, folder / LABEL_FILE)
+    label_file = next((path for path in candidates if path.is_file()), None)
+    if label_file is None:
+        raise FileNotFoundError(
+            f"{folder} has pictures but no class folders, so it needs the label file "
+            f"{candidates[0]} with lines '<file> <class number, from 0>'"
+        )
+    labels = _read_labels(label_file, num_classes=len(class_names))
+    present = {entry.name for entry in os.scandir(folder) if is_picture(entry.name)}
+    missing = sorted(labels.keys() - present)
+    if missing:
+        raise FileNotFoundError(
+            f"{label_file} lists {len(missing)} pictures that {folder} lacks: {_shorten(missing)}"
+        )
+    unlisted = sorted(present - labels.keys())
+    if unlisted:
+        raise ValueError(
+            f"{folder} has {len(unlisted)} pictures that {label_file} doesn't list: "
+            f"{_shorten(unlisted)}"
+        )
+    names = sorted(present)
+    paths = tuple(os.path.join(folder, name) for name in names)
+    return ImageList(paths, tuple(labels[name] for name in names), class_names)
+
+
+def _read_labels(label_file: Path, *, num_classes: int) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    # Bytes that aren't UTF-8 stay what they are in file names, so that the two still match.
+    text = label_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    for line_number, line in enumerate(text.split("\n"), start=1):
+        # From the right, since a file name may have spaces.
+        fields = line.strip().rsplit(maxsplit=1)
+        if not fields:
+            continue
+        where = f"{label_file}, line {line_number}"
+        if len(fields) != 2 or not fields[1].removeprefix("-").isdecimal():
+            raise ValueError(
+                f"{where}: {line.strip()!r} is not of the form '<file> <class number, from 0>'"
+            )
+        name, label = fields[0], int(fields[1])
+        if not 0 <= label < num_classes:
+            raise ValueError(
+                f"{where}: class {label} of {name} is outside 0..{num_classes - 1}; classes are "
+                "numbered from 0 in the sorted order of the class names"
+            )
+        if name in labels:
+            raise ValueError(f"{where}: {name} is listed a second time")
+        labels[name] = label
+    return labels
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """A few of the names, and how many more there are."""
+    shown = ", ".join(names[:_MAX_NAMES_SHOWN])
+    num_more = len(names) - _MAX_NAMES_SHOWN
+    return f"{shown} and {num_more} more" if num_more > 0 else shown

