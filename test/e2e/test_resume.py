@@ -1,0 +1,282 @@
+"""A run that is killed or stopped anywhere and resumed ends bit-equal to one left alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TRAIN, RunScript, command, run_until, script_environment
+
+from lib import checkpoint
+
+TWO_CARDS = ("--cards", 2, "--bs", 2)
+EVERY_STEP = ("PRINT_FREQ", 1)
+
+
+def weights_of(folder: Path, name: str = "final_state.pth.tar") -> dict[str, torch.Tensor]:
+    return torch.load(folder / name, weights_only=True)
+
+
+def assert_bit_equal(first: Path, second: Path) -> None:
+    for name in ("final_state.pth.tar", "model_best.pth.tar"):
+        ours, theirs = weights_of(first, name), weights_of(second, name)
+        assert ours.keys() == theirs.keys()
+        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+    keys = ("best_accuracy_top1", "best_epoch", "loss", "accuracy_top1", "train_loss")
+    ours, theirs = (json.loads((f / "result.json").read_text()) for f in (first, second))
+    assert {key: ours[key] for key in keys} == {key: theirs[key] for key in keys}
+    assert losses(first) == losses(second)
+
+
+def losses(folder: Path) -> list[tuple[object, ...]]:
+    """Every training line of metrics.jsonl: none twice, none lost."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(r["epoch"], r["step"], r["loss"]) for r in records if r["kind"] == "interval"]
+
+
+def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
+    """Return the process ids of the two ranks that a launcher has started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    ranks = [int(c) for c in children if b"LOCAL_RANK=" in Path(f"/proc/{c}/environ").read_bytes()]
+    assert len(ranks) == 2
+    return ranks
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_data: Path, tiny_yaml: Path) -> tuple[object, ...]:
+    return (tiny_data, "--cfg", tiny_yaml)
+
+
+@pytest.fixture(scope="module")
+def alone(arguments, run_script: RunScript, tmp_path_factory) -> Path:
+    """The run that nothing interrupts, on one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    done = run_script(TRAIN, *arguments, "--out", folder, *EVERY_STEP)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone_on_two(arguments, run_separately: RunScript, tmp_path_factory) -> Path:
+    """The run that nothing interrupts, on two processes."""
+    folder = tmp_path_factory.mktemp("alone_on_two")
+    done = run_separately(TRAIN, *arguments, "--out", folder, *TWO_CARDS, *EVERY_STEP)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "exit_code"),
+    [
+        (signal.SIGKILL, "Epoch: [0][4/7]", -9),
+        (signal.SIGKILL, "Epoch: [1][1/7]", -9),
+        (signal.SIGTERM, "Epoch: [0][2/7]", 143),
+        (signal.SIGINT, "Epoch: [1][3/7]", 130),
+    ],
+)
+def test_one_process(
+    number: signal.Signals,
+    line: str,
+    exit_code: int,
+    arguments: tuple[object, ...],
+    alone: Path,
+    run_script: RunScript,
+    tmp_path: Path,
+) -> None:
+    """Pitfall 13: also inside an epoch; a SIGKILL loses the steps since the last save only."""
+    common = (*arguments, "--out", tmp_path, *EVERY_STEP, "TRAIN.SAVE_EVERY_STEPS", 2)
+    process = run_until(TRAIN, *common, line=line, log=tmp_path / "log")
+    process.send_signal(number)
+    assert process.wait(60) == exit_code
+    done = run_script(TRAIN, *common, "--auto_resume")
+    assert done.returncode == 0, done.stderr
+    assert "goes on at epoch" in done.stdout and "from scratch" not in done.stdout
+    assert_bit_equal(tmp_path, alone)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_two_processes(
+    number: signal.Signals,
+    arguments: tuple[object, ...],
+    alone_on_two: Path,
+    run_separately: RunScript,
+    tmp_path: Path,
+) -> None:
+    """Pitfall 13: both ranks stop at the same step, and the state is whole when they end."""
+    common = (*arguments, "--out", tmp_path, *TWO_CARDS, *EVERY_STEP, "TRAIN.SAVE_EVERY_STEPS", 2)
+    process = run_until(TRAIN, *common, line="Epoch: [0][4/7]", log=tmp_path / "log")
+    if number == signal.SIGKILL:
+        for pid in (*ranks_of(process), process.pid):  # all at once, as when power fails
+            os.kill(pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(60) == (143 if number == signal.SIGTERM else -9)
+    done = run_separately(TRAIN, *common, "--auto_resume")
+    assert done.returncode == 0, done.stderr
+    assert "goes on at epoch 0 step" in done.stdout
+    assert_bit_equal(tmp_path, alone_on_two)
+
+
+def test_ranks_end_with_their_launcher_and_save_first(
+    arguments: tuple[object, ...], alone_on_two: Path, run_separately: RunScript, tmp_path: Path
+) -> None:
+    common = (*arguments, "--out", tmp_path, *TWO_CARDS, *EVERY_STEP, "--train_epochs", 50)
+    process = run_until(TRAIN, *common, line="Epoch: [0][2/7]", log=tmp_path / "log")
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while "stopped by SIGTERM" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < deadline, "the ranks went on without their launcher"
+        time.sleep(0.1)
+    assert (tmp_path / "checkpoint.pth.tar").exists()
+
+
+def test_only_rank_0_writes(alone_on_two: Path) -> None:
+    """Pitfall 17: one TensorBoard file, each line once; the other rank has a log of its own."""
+    assert len(list((alone_on_two / "tensorboard").iterdir())) == 1
+    steps = [(epoch, step) for epoch, step, _ in losses(alone_on_two)]
+    assert steps == [(epoch, step) for epoch in range(2) for step in range(7)]
+    assert "rank 1 of 2" in (alone_on_two / "logs" / "rank_1.log").read_text()
+
+
+def test_an_elastic_restart_resumes_by_itself(
+    arguments: tuple[object, ...], alone_on_two: Path, tmp_path: Path
+) -> None:
+    common = (*arguments, "--out", tmp_path, *TWO_CARDS, *EVERY_STEP, "TRAIN.SAVE_EVERY_STEPS", 2)
+    process = run_until(
+        TRAIN, *common, "--max_restarts", 1, line="Epoch: [1][3/7]", log=tmp_path / "log"
+    )
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    assert process.wait(120) == 0, (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text()
+    assert "from scratch" in log and "goes on at epoch 1 step" in log
+    assert_bit_equal(tmp_path, alone_on_two)
+
+
+def test_two_machines_of_one_process_equal_two_processes_of_one_machine(
+    arguments: tuple[object, ...], alone_on_two: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = (*arguments, "--out", tmp_path, "--bs", 2, "--nproc", 2, "--port", port, *EVERY_STEP)
+    machines = [
+        subprocess.Popen(
+            command(TRAIN, [*common, "--dn", rank]),
+            env=script_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [machine.communicate(timeout=120)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], printed
+    assert "Epoch: [1][6/7]" in printed[0] and "Epoch:" not in printed[1]
+    assert_bit_equal(tmp_path, alone_on_two)
+
+
+def test_the_best_model_survives_a_resume_and_a_worse_one_never_replaces_it(
+    arguments: tuple[object, ...], alone: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Pitfall 14."""
+    best = json.loads((alone / "result.json").read_text())["best_accuracy_top1"]
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((alone / name).read_bytes())
+    before = weights_of(tmp_path, "model_best.pth.tar")
+    done = run_script(
+        TRAIN, *arguments, "--out", tmp_path, "--auto_resume", "--train_epochs", 3, "--lr", 5
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["accuracy_top1"] < best == result["best_accuracy_top1"]
+    after = weights_of(tmp_path, "model_best.pth.tar")
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize("epochs_before", [1, 2, 3])
+def test_the_rate_decays_at_its_epoch_resumed_before_at_or_after_it(
+    epochs_before: int, arguments: tuple[object, ...], run_script: RunScript, tmp_path: Path
+) -> None:
+    """Pitfall 12: LR_STEP 2, resumed after epochs 1, 2 and 3 of 4."""
+    common = (TRAIN, *arguments, "--out", tmp_path, "PRINT_FREQ", 100, "TRAIN.LR_STEP", "[2]")
+    assert run_script(*common, "--train_epochs", epochs_before).returncode == 0
+    assert run_script(*common, "--train_epochs", 4, "--auto_resume").returncode == 0
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [r["learning_rate"] for r in records if r["kind"] == "epoch"]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+
+
+def test_a_resumed_run_that_is_done_says_its_results_again(
+    arguments: tuple[object, ...], alone: Path, run_script: RunScript
+) -> None:
+    before = json.loads((alone / "result.json").read_text())
+    done = run_script(TRAIN, *arguments, "--out", alone, "--auto_resume", *EVERY_STEP)
+    assert done.returncode == 0, done.stderr
+    after = json.loads((alone / "result.json").read_text())
+    for key in ("accuracy_top1", "best_accuracy_top1", "images_per_s", "train_loss"):
+        assert after[key] == before[key]
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_with_the_previous_checkpoint(
+    arguments: tuple[object, ...],
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pitfall 16: the run ends, but with exit code 1, and the older checkpoint still loads."""
+    common = (TRAIN, *arguments, "--out", tmp_path)
+    assert run_script(*common, "--train_epochs", 1).returncode == 0
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > 10_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    done = run_script(*common, "--auto_resume", "--train_epochs", 3)
+    assert done.returncode == 1
+    assert done.stdout.count("checkpoint.pth.tar could not be written (No space left") == 2
+    assert "Epoch: [2][6/7]" in done.stdout
+    state = checkpoint.load_training_state(tmp_path / "checkpoint.pth.tar")
+    assert state["position"]["epoch"] == 1
+
+
+def test_a_run_folder_takes_one_run_at_a_time(
+    arguments: tuple[object, ...], run_script: RunScript, tmp_path: Path
+) -> None:
+    """Pitfall 25."""
+    common = (*arguments, "--out", tmp_path, *EVERY_STEP)
+    first = run_until(TRAIN, *common, line="Epoch: [0][0/7]", log=tmp_path / "log")
+    second = run_script(TRAIN, *common)
+    first.kill()
+    first.wait()
+    assert second.returncode == 2 and "another run is writing" in second.stderr
+
+
+def test_a_resume_with_other_classes_or_another_optimizer_is_refused(
+    arguments: tuple[object, ...],
+    alone: Path,
+    run_script: RunScript,
+    tiny_data: Path,
+    tmp_path: Path,
+) -> None:
+    resume = ("--resume", alone / "checkpoint.pth.tar", "--out", tmp_path / "out")
+    done = run_script(TRAIN, *arguments, *resume, "TRAIN.OPTIMIZER", "adam")
+    assert done.returncode == 2 and "TRAIN.OPTIMIZER sgd" in done.stderr
+    for part in ("train", "val"):
+        for name, other in (("c0", "x0"), ("c1", "x1"), ("c2", "x2")):
+            target = tmp_path / "data" / part / other
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(tiny_data / part / name)
+    done = run_script(TRAIN, tmp_path / "data", *arguments[1:], *resume)
+    assert done.returncode == 2 and "c0, c1, c2" in done.stderr and "x0" in done.stderr

@@ -1,0 +1,207 @@
+"""Saving so that a kill costs nothing, and loading weights in every usual form."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lib import checkpoint
+from lib.checkpoint import (
+    WeightFile,
+    load_training_state,
+    load_weights,
+    read_weights,
+    save_atomically,
+    write_atomically,
+)
+from lib.models.hrnet import HRNetSpec, StageSpec, build_hrnet
+
+
+def tiny_network(num_classes: int = 3) -> nn.Module:
+    stages = [StageSpec(1, "BOTTLENECK", (1,), (4,))]
+    stages += [StageSpec(1, "BASIC", (1,) * n, tuple(4 << k for k in range(n))) for n in (2, 3, 4)]
+    return build_hrnet(HRNetSpec(*stages), num_classes)
+
+
+def saved(content: object, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    return tiny_network().state_dict()
+
+
+def test_a_kill_during_a_save_leaves_the_previous_file_and_no_debris(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pitfall 16: the new content is renamed into place only once it is whole on the disk."""
+    path = tmp_path / "checkpoint.pth.tar"
+    save_atomically({"epoch": 1}, path)
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b))[1])
+    save_atomically({"epoch": 2}, path)
+    assert order == ["fsync", "rename", "fsync"]
+
+    def killed(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_atomically({"epoch": 3}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 2}
+
+
+def test_a_full_disk_leaves_the_previous_file_and_no_debris(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    write_atomically(b"old", path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(b"new", path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["checkpoint.pth.tar"]
+
+
+@pytest.mark.parametrize(
+    "form", ["bare", "state_dict", "model", "ema first", "module.", "compiled"]
+)
+def test_weights_are_read_from_every_usual_form(
+    form: str, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Pitfall 28."""
+    other = {name: torch.zeros_like(value) for name, value in weights.items()}
+    content = {
+        "bare": weights,
+        "state_dict": {"state_dict": weights, "epoch": 3},
+        "model": {"model": weights, "optimizer": {}},
+        "ema first": {"state_dict": other, "state_dict_ema": weights},
+        "module.": {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
+        "compiled": {f"module._orig_mod.{name}": value for name, value in weights.items()},
+    }[form]
+    read = read_weights(saved(content, tmp_path / "x.pth")).weights
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+
+
+def test_safetensors_are_read(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """Pitfall 28."""
+    from safetensors.torch import save_file
+
+    path = tmp_path / "x.safetensors"
+    save_file({name: value.contiguous() for name, value in weights.items()}, path)
+    read = read_weights(path)
+    assert all(torch.equal(read.weights[name], weights[name]) for name in weights)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_weights(path)
+
+
+def test_class_names_come_from_the_file_or_from_the_list_beside_it(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = saved({"state_dict": weights, "class_names": ["a", "b", "c"]}, tmp_path / "x.pth")
+    assert read_weights(path).class_names == ("a", "b", "c")
+    bare = saved(weights, tmp_path / "bare.pth")
+    assert read_weights(bare).class_names is None
+    (tmp_path / "classes.json").write_text(json.dumps({"z": 1, "y": 0, "x": 2}))
+    assert read_weights(bare).class_names == ("y", "z", "x")
+    (tmp_path / "classes.json").write_text(json.dumps({"z": 1, "y": 0}))
+    assert read_weights(bare).class_names is None
+
+
+def test_weights_that_do_not_fit_name_what_is_missing_and_unexpected(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Pitfall 27."""
+    broken = dict(weights)
+    broken["extra.weight"] = broken.pop("conv1.weight")
+    with pytest.raises(ValueError) as error:
+        load_weights(tiny_network(), WeightFile(tmp_path / "x.pth", broken, None))
+    message = str(error.value)
+    assert "1 missing (conv1.weight)" in message
+    assert "1 unexpected (extra.weight)" in message
+    assert "\n" not in message
+
+
+def test_a_head_of_another_size_is_reset_only_on_purpose_and_said(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Pitfall 27."""
+    file = WeightFile(tmp_path / "x.pth", weights, None)
+    network = tiny_network(5)
+    with pytest.raises(ValueError, match="MODEL.NUM_CLASSES"):
+        load_weights(network, file)
+    fresh = network.classifier.weight.clone()
+    said = load_weights(network, file, new_head=True)
+    assert "classifier of 3 classes is replaced by a new one of 5" in said
+    assert torch.equal(network.classifier.weight, fresh)
+    assert torch.equal(network.conv1.weight, weights["conv1.weight"])
+    assert "replaced" not in load_weights(tiny_network(3), file, new_head=True)
+
+
+def test_files_that_hold_no_weights_are_refused_in_one_line(tmp_path: Path) -> None:
+    class Foreign:
+        pass
+
+    Foreign.__module__, Foreign.__qualname__ = "builtins", "object"
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"PK\x03\x04 cut short")
+    text = tmp_path / "text.pth"
+    text.write_text("<html>not found</html>")
+    cases = [
+        (damaged, "damaged"),
+        (text, "damaged|not opened"),
+        (saved([1, 2], tmp_path / "list.pth"), "not a mapping"),
+        (saved({"a": 1}, tmp_path / "none.pth"), "no weights"),
+        (saved({"code": os.system}, tmp_path / "code.pth"), "foreign code"),
+    ]
+    for path, expected in cases:
+        with pytest.raises(ValueError, match=expected) as error:
+            read_weights(path)
+        assert "\n" not in str(error.value) and path.name in str(error.value)
+    with pytest.raises(FileNotFoundError, match="no such weight file"):
+        read_weights(tmp_path / "absent.pth")
+
+
+def test_weights_alone_are_no_training_state(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Pitfall 3: --resume and --pretrained are different things, and the message says which."""
+    with pytest.raises(ValueError, match="--pretrained"):
+        load_training_state(saved(weights, tmp_path / "x.pth"))
+
+
+def test_to_cpu_copies_so_that_later_steps_do_not_reach_a_state_being_written() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    state = checkpoint.to_cpu({"a": [parameter, (1, "x", None)]})
+    with torch.no_grad():
+        parameter.fill_(5.0)
+    copied, rest = state["a"]
+    assert torch.equal(copied, torch.ones(3)) and not copied.requires_grad
+    assert rest == (1, "x", None)
+
+
+def test_random_generators_survive_a_round_trip_through_a_file(tmp_path: Path) -> None:
+    """Pitfall 15."""
+    device = torch.device("cpu")
+    path = saved(checkpoint.rng_states(device), tmp_path / "rng.pth")
+    expected = (random.random(), torch.rand(3))
+    checkpoint.restore_rng_states(torch.load(path, weights_only=True), device)
+    assert random.random() == expected[0]
+    assert torch.equal(torch.rand(3), expected[1])
