@@ -6,6 +6,7 @@ Imports neither torch nor anything that does, so that a broken installation can 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -69,6 +70,9 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         fail(str(error), EXIT_PARTLY_FAILED)
     except Stopped as stop:
         fail(str(stop), stop.exit_code)
+    except BrokenPipeError:  # whoever read our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C", 128 + signal.SIGINT)
     except (ImportError, RuntimeError) as error:

@@ -171,11 +171,13 @@ class Console:
 class RunRecords:
     """The files of a run folder that grow with it: metrics.jsonl and tensorboard/."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, first_step: int = 0):
+        """Open them; TensorBoard forgets what a killed run wrote after `first_step`, global."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
         self.path = folder / "metrics.jsonl"
-        self._board = SummaryWriter(logdir=str(folder / "tensorboard"))
+        self._board = SummaryWriter(
+            logdir=str(folder / "tensorboard"), purge_step=first_step if first_step else None
+        )
 
     def rewind(self, epoch: int, step: int) -> None:
         """Drop lines that a killed run wrote after the checkpoint it is resumed from."""

@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
 
-ensure_python torch torchvision yacs yaml numpy PIL tensorboardX tqdm matplotlib safetensors sklearn \
+ensure_python torch yacs yaml numpy PIL tensorboardX tqdm matplotlib safetensors sklearn \
   -- -r "$repo_root/requirements.txt" scikit-learn -c "$repo_root/requirements_dev.txt"
 cd -- "$repo_root"
 

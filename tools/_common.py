@@ -67,7 +67,7 @@ def configured(
 
     `keys` maps an option's name to the config key that it sets when given.
     """
-    overrides = list(args.overrides)
+    overrides = _positional(args)[1]
     for option, key in keys.items():
         value = getattr(args, option)
         if value is not None:
@@ -82,6 +82,13 @@ def configured(
         for warning in caught:
             print(f"[Warning] {warning.message}", flush=True)
     return config
+
+
+def _positional(args: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """Return (data path, overrides); where no path was given, the first KEY stands in its place."""
+    if len(args.overrides) % 2 and not Path(args.data_path).exists():
+        return None, [args.data_path, *args.overrides]
+    return args.data_path, list(args.overrides)
 
 
 def _asked_precision(args: argparse.Namespace, environment: Environment) -> str | None:
@@ -102,7 +109,7 @@ def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path:
 
     Raises ValueError where neither says, FileNotFoundError where it is not there.
     """
-    path = args.data_path or config.DATASET.ROOT
+    path = _positional(args)[0] or config.DATASET.ROOT
     if not path:
         raise ValueError("no data path: give the folder that holds train/ and val/")
     if not Path(path).is_dir():

@@ -26,6 +26,7 @@ from lib.trainer.starting import (
     Start,
     TrainRequest,
     check_same_classes,
+    check_same_start,
     class_count,
     find_start,
     starting_position,
@@ -100,6 +101,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     num_classes = class_count(config, images.class_names)
     start = find_start(config, request, processes.ranks)
     check_same_classes(start, images.class_names)
+    check_same_start(start, processes)
     seed = start.seed(config.SEED)
     torch.manual_seed(seed)
     device = processes.device

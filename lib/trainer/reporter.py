@@ -48,7 +48,8 @@ class Reporter:
             aside = run_folder.set_aside_older_run(self._folder)
             if aside is not None:
                 self.console.say(f"an older run was here; its files are now in {aside}")
-        self._records = RunRecords(self._folder)
+        first_step = position.epoch * position.num_steps + position.step
+        self._records = RunRecords(self._folder, first_step=first_step)
         self._records.rewind(position.epoch, position.step)
         names = self._parts.images.class_names
         log.write_json({n: i for i, n in enumerate(names)}, self._folder / run_folder.CLASSES)

@@ -16,6 +16,7 @@ from lib.checkpoint import (
     load_weights,
     read_weights,
 )
+from lib.distributed import Processes
 from lib.environment import RankInfo
 from lib.run_folder import CHECKPOINT
 
@@ -85,6 +86,20 @@ def find_start(config: CfgNode, request: TrainRequest, ranks: RankInfo) -> Start
     if config.MODEL.PRETRAINED:
         return Start("pretrained weights", read_weights(Path(config.MODEL.PRETRAINED)))
     return Start(f"from scratch; {own} is not there to resume" if wants_own else "from scratch")
+
+
+def check_same_start(start: Start, processes: Processes) -> None:
+    """Raise ValueError where the ranks have not found the same to start from.
+
+    That happens where machines do not share the run folder and only one has the checkpoint.
+    """
+    found = (start.path is not None, start.state["position"] if start.state else None)
+    if any(other != found for other in processes.gather(found)):
+        raise ValueError(
+            f"the ranks have found different checkpoints (rank {processes.ranks.rank}: "
+            f"{start.path or 'none'}): every machine must see the same run folder, so share it, or "
+            "copy the checkpoint to each"
+        )
 
 
 def starting_position(

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPO, TRAIN, VALID, RunScript, write_pictures
+from conftest import (
+    REPO,
+    TRAIN,
+    VALID,
+    RunScript,
+    command,
+    script_environment,
+    write_pictures,
+)
 
 AWK_FPS = "grep -a Fps_Avg {log} | awk '{{print $7}}' | awk 'END{{print}}'"
 AWK_ACCURACY = "grep -a 'Accuracy@1' {log} | awk '{{print $11}}' | awk 'END{{print}}'"
@@ -346,3 +356,72 @@ def test_a_data_path_that_is_not_there_is_told_at_once(run_script: RunScript) ->
     done = run_script(TRAIN, REPO / "no" / "such")
     assert done.returncode == 2 and "no such data folder" in done.stderr
     assert run_script(TRAIN).returncode == 2
+
+
+def test_overrides_may_come_without_a_data_path(
+    tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    done = run_script(
+        TRAIN, "--cfg", tiny_yaml, "--out", tmp_path, "--stop_step", 1, "DATASET.ROOT", tiny_data
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_whoever_reads_the_output_may_leave(
+    tiny_data: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    arguments = [tiny_data, "--cfg", tiny_yaml, "--out", tmp_path]
+    process = subprocess.Popen(
+        command(TRAIN, arguments),
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+
+
+SHARED_PHOTOS = REPO.parent / "shared" / "data" / "imagenette224_mini.tar"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real photos: 10 classes of ImageNet, 20 a class to train on and 10 to validate."""
+    if not SHARED_PHOTOS.exists():
+        pytest.skip(f"{SHARED_PHOTOS.name} is not beside this checkout")
+    folder = tmp_path_factory.mktemp("photos")
+    with tarfile.open(SHARED_PHOTOS) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def test_it_learns_real_photos_and_valid_repeats_the_best_accuracy(
+    photos: Path, run_script: RunScript, run_separately: RunScript, tmp_path: Path
+) -> None:
+    recipe = "experiments/cls_hrnet_w18_small_v1_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
+    common = (photos, "--cfg", REPO / recipe)
+    size = ("MODEL.IMAGE_SIZE", "[96, 96]")
+    done = run_script(
+        TRAIN, *common, "--out", tmp_path, "--bs", 16, "--lr", 0.001, "--train_epochs", 8, *size,
+        "TRAIN.OPTIMIZER", "adamw", "TRAIN.LR_STEP", "[6]", "AUG.CROP_SCALE", "[0.5, 1.0]",
+        "TEST.BATCH_SIZE_PER_GPU", 16,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trained = result_of(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    assert epochs[-1]["train_loss"] < 0.85 * math.log(10)
+    assert trained["best_accuracy_top1"] > 20  # chance is 10
+    for cards, batch_size in ((1, 16), (2, 7)):
+        out = tmp_path / str(cards)
+        done = run_separately(
+            VALID, *common, "--testModel", tmp_path / "model_best.pth.tar", "--out", out, *size,
+            "--cards", cards, "--bs", batch_size,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert result_of(out)["accuracy_top1"] == trained["best_accuracy_top1"]
+        assert result_of(out)["num_images_used"] == 100

@@ -1,0 +1,248 @@
+"""Exit codes and error lines of every entry script, and the options of train.py and valid.py."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import _common
+import pytest
+import train
+import valid
+
+from lib.cli import ArgumentParser, PartlyFailed, Stopped, fail, run_script
+
+REPO = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(p for p in (REPO / "tools").glob("*.py") if not p.name.startswith("_"))
+NPU_WITHOUT_CANN = RuntimeError(
+    "Failed to load the backend extension: torch_npu. You can disable extension auto-loading with "
+    "TORCH_DEVICE_BACKEND_AUTOLOAD=0."
+)
+
+
+def _ended(main, capsys):
+    """Exit code and stderr of `run_script(main)`."""
+    with pytest.raises(SystemExit) as leaving:
+        run_script(main)
+    return leaving.value.code, capsys.readouterr().err
+
+
+def _raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.fixture
+def command_line(monkeypatch, tmp_path):
+    """Run a script's main with some arguments up to where devices are chosen; return the call."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ALLOW_FP32", "ALLOW_HF32", "ASCEND_DEVICE_ID", "RANK", "PROFILE_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(script, *arguments):
+        calls = []
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+        monkeypatch.setattr(_common, "run_on_cards", lambda *a, **k: calls.append((a, k)))
+        assert script.main() == 0
+        (call,) = calls
+        return call
+
+    return run
+
+
+def _train_call(call):
+    """The options, configuration, request and machines that train.py arrived at."""
+    (args, _, cluster), keywords = call
+    config, request = keywords["work"].args
+    return args, config, request, cluster
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (ValueError("TRAIN.LR: 'x'\n is a str"), 2),
+        (FileNotFoundError("no such data folder: /x"), 2),
+        (NotADirectoryError("/x is a file"), 2),
+        (PermissionError("/x cannot be written"), 2),
+        (PartlyFailed("2 of 3 images"), 1),
+        (Stopped(signal.SIGTERM), 143),
+        (Stopped(signal.SIGINT), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_an_exit_code(error, exit_code, capsys):
+    code, stderr = _ended(_raising(error), capsys)
+    assert code == exit_code
+    assert stderr.startswith("[Error] ")
+    assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 2])
+def test_the_exit_code_of_main_is_the_scripts(exit_code, capsys):
+    assert _ended(lambda: exit_code, capsys) == (exit_code, "")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyError("bug"), ImportError("no torch")])
+def test_a_bug_of_ours_keeps_its_traceback(error):
+    with pytest.raises(type(error), match=str(error.args[0])):
+        run_script(_raising(error))
+
+
+def test_fail_folds_its_message_into_one_line(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        fail("a\n  b\tc", 7)
+    assert leaving.value.code == 7
+    assert capsys.readouterr().err == "[Error] a b c\n"
+
+
+def test_a_stop_names_its_signal():
+    assert str(Stopped(signal.SIGTERM)) == "stopped by SIGTERM"
+
+
+def test_torch_npu_without_cann_is_explained(capsys):
+    """Pitfall 11: an installation that cannot even import torch says how to mend it."""
+    code, stderr = _ended(_raising(NPU_WITHOUT_CANN), capsys)
+    assert code == 2
+    assert "set_env.sh" in stderr and "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in stderr
+
+
+def test_torch_npu_without_cann_is_explained_by_the_training_script(tmp_path):
+    """Pitfall 11: nothing before main's own guard imports torch."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(
+        f"raise RuntimeError({str(NPU_WITHOUT_CANN)!r})"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, REPO / "tools" / "train.py", tmp_path]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("[Error] torch_npu is installed but CANN's libraries are not")
+    assert done.stderr.count("\n") == 1
+
+
+def test_bad_input_is_one_line_that_points_at_help(capsys):
+    parser = ArgumentParser("A program.")
+    parser.add_argument("--count", type=int, default=3, help="how many")
+    with pytest.raises(SystemExit) as leaving:
+        parser.parse_args(["--count", "many"])
+    assert leaving.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr == (
+        "[Error] argument --count: invalid int value: 'many' (--help lists every option)\n"
+    )
+
+
+def test_help_shows_defaults_but_not_none():
+    """Pitfall 1: --help shows every default."""
+    parser = ArgumentParser("A program.")
+    parser.add_argument("--count", type=int, default=3, help="how many, 100 %% at most")
+    parser.add_argument("--lr", type=float, help="learning rate; the yaml's where left out")
+    text = parser.format_help()
+    assert "how many, 100 % at most (default: 3)" in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_explains_itself_from_any_working_directory(script, tmp_path):
+    """Pitfall 10: scripts run from any working directory. Pitfall 1: --help works and says why."""
+    command = [sys.executable, script, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert "default: None" not in done.stdout
+
+
+@pytest.mark.parametrize("script", [train, valid], ids=["train.py", "valid.py"])
+def test_leaving_out_every_option_works(script, command_line, tmp_path):
+    """Pitfall 1."""
+    (args, environment, cluster), keywords = command_line(script, tmp_path)
+    assert (args.device, args.device_id, cluster.num_processes) == ("auto", 0, 1)
+    assert environment.ranks.is_main
+    recipe = Path("output/imagenet/cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100")
+    assert keywords["log_dir"].is_relative_to(recipe)
+
+
+@pytest.mark.parametrize("script", [train, valid], ids=["train.py", "valid.py"])
+def test_help_of_the_main_scripts_shows_defaults(script, monkeypatch, capsys):
+    """Pitfall 1: defaults stand in --help."""
+    monkeypatch.setattr(sys, "argv", ["script.py", "--help"])
+    with pytest.raises(SystemExit) as leaving:
+        script.main()
+    assert leaving.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for expected in ("(default: auto)", "processes on this machine, one a card (default: 1)"):
+        assert expected in text
+
+
+@pytest.mark.parametrize(("text", "steps"), [("3", 3), ("1", 1), ("TRUE", 200), ("True", 200)])
+def test_stop_step_is_a_number_of_steps(text, steps, command_line, tmp_path):
+    """Pitfall 2: `--stop_step 3` means 3 steps; the old scripts' TRUE means 200."""
+    _, _, request, _ = _train_call(command_line(train, tmp_path, "--stop_step", text))
+    assert request.stop_step == steps
+    assert request.folder.name == "performance"
+
+
+@pytest.mark.parametrize("text", ["0", "-2"])
+def test_a_performance_run_has_at_least_one_step(text, command_line, tmp_path):
+    """Pitfall 2."""
+    with pytest.raises(ValueError, match=f"--stop_step {text}: at least 1 step"):
+        command_line(train, tmp_path, "--stop_step", text)
+
+
+def test_stop_step_that_is_no_number_is_refused(command_line, tmp_path, capsys):
+    """Pitfall 2."""
+    with pytest.raises(SystemExit) as leaving:
+        command_line(train, tmp_path, "--stop_step", "soon")
+    assert leaving.value.code == 2
+    assert "'soon' is not a number of steps" in capsys.readouterr().err
+
+
+def test_pretrained_and_resume_go_where_they_say(command_line, tmp_path):
+    """Pitfall 3: --pretrained X is the weights to start from, --resume X the run to continue."""
+    call = command_line(train, tmp_path, "--pretrained", "a #1.pth", "--resume", "b: 2.pth.tar")
+    _, config, request, _ = _train_call(call)
+    assert config.MODEL.PRETRAINED == "a #1.pth"
+    assert request.resume == Path("b: 2.pth.tar")
+
+
+def test_a_fresh_run_continues_nothing_unless_asked(command_line, tmp_path):
+    """Pitfall 4."""
+    _, config, request, _ = _train_call(command_line(train, tmp_path))
+    assert request.resume is None
+    assert request.auto_resume is config.TRAIN.RESUME is False
+    _, _, request, _ = _train_call(command_line(train, tmp_path, "--auto_resume"))
+    assert request.auto_resume is True
+
+
+def test_options_win_over_overrides_and_overrides_over_the_yaml(command_line, tmp_path):
+    call = command_line(
+        train, tmp_path, "TRAIN.LR", "0.3", "TRAIN.WD", "0.2", "--lr", "0.1", "--bs", "8",
+        "--train_epochs", "2", "--seed", "5", "--workers", "0", "--precision", "bf16",
+    )  # fmt: skip
+    _, config, _, _ = _train_call(call)
+    assert (config.TRAIN.LR, config.TRAIN.WD, config.TRAIN.BATCH_SIZE_PER_GPU) == (0.1, 0.2, 8)
+    assert (config.TRAIN.END_EPOCH, config.SEED, config.WORKERS) == (2, 5, 0)
+    assert config.TRAIN.PRECISION == "bf16"
+
+
+def test_the_cluster_options_reach_the_launcher(command_line, tmp_path):
+    """Pitfall 24: address, port and rank of the machine come from the command line."""
+    call = command_line(
+        train, tmp_path, "--cards", "4", "--nproc", "2", "--dn", "1", "--addr", "10.0.0.1",
+        "--port", "1234", "--max_restarts", "1",
+    )  # fmt: skip
+    *_, cluster = _train_call(call)
+    assert cluster.num_processes == 8
+    assert (cluster.machine_rank, cluster.address, cluster.port) == (1, "10.0.0.1", 1234)
+    assert cluster.max_restarts == 1
+
+
+def test_the_warning_about_keys_without_meaning_is_printed(command_line, tmp_path, capsys):
+    """Pitfall 6."""
+    command_line(train, tmp_path, "GPUS", "0")
+    assert capsys.readouterr().out == (
+        f"[Warning] {_common._W18_RECIPE}: keys without meaning here are ignored: GPUS\n"
+    )

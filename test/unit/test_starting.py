@@ -1,0 +1,106 @@
+"""What a training run starts from, and where it continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.checkpoint import Position, WeightFile
+from lib.config import load_config
+from lib.environment import RankInfo
+from lib.trainer.starting import (
+    Start,
+    TrainRequest,
+    check_same_start,
+    class_count,
+    find_start,
+    starting_position,
+)
+
+
+def resumed(**position: int) -> Start:
+    state = {
+        "position": {"epoch": 4, "step": 0, "num_steps": 10, "images_per_step": 64, **position}
+    }
+    return Start("resumed", WeightFile(Path("c.pth.tar"), {}, None), state)  # type: ignore[arg-type]
+
+
+class TwoRanks:
+    """Stands in for the processes of a run of which the other rank found `other`."""
+
+    ranks = RankInfo(rank=0, world_size=2)
+
+    def __init__(self, other: object):
+        self._other = other
+
+    def gather(self, item: object) -> list[object]:
+        return [item, self._other]
+
+
+def test_a_new_run_starts_at_the_beginning() -> None:
+    position, remark = starting_position(Start(), num_steps=7, images_per_step=32)
+    assert position == Position(0, 0, 7, 32) and remark is None
+
+
+def test_the_same_batch_size_continues_at_the_same_step() -> None:
+    position, remark = starting_position(resumed(step=6), num_steps=10, images_per_step=64)
+    assert position == Position(4, 6, 10, 64) and remark is None
+
+
+@pytest.mark.parametrize(("images_per_step", "num_steps", "step"), [(32, 20, 12), (128, 5, 3)])
+def test_another_batch_size_continues_after_as_many_images_and_says_so(
+    images_per_step: int, num_steps: int, step: int
+) -> None:
+    position, remark = starting_position(
+        resumed(step=6), num_steps=num_steps, images_per_step=images_per_step
+    )
+    assert (position.epoch, position.step) == (4, step)
+    assert remark is not None and "64 images" in remark
+
+
+def test_a_whole_epoch_is_whole_with_any_batch_size() -> None:
+    position, _ = starting_position(resumed(step=10), num_steps=3, images_per_step=200)
+    assert position.step == 3
+
+
+def test_ranks_that_found_different_checkpoints_are_refused() -> None:
+    start = resumed(step=6)
+    assert start.state is not None
+    same = (True, start.state["position"])
+    check_same_start(start, TwoRanks(same))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="every machine must see the same run folder"):
+        check_same_start(start, TwoRanks((False, None)))  # type: ignore[arg-type]
+
+
+def test_the_class_count_is_the_datas_and_another_setting_is_refused() -> None:
+    assert class_count(load_config(), ("a", "b")) == 2
+    assert class_count(load_config(None, ["MODEL.NUM_CLASSES", "2"]), ("a", "b")) == 2
+    with pytest.raises(ValueError, match="MODEL.NUM_CLASSES 3.*2 class folders"):
+        class_count(load_config(None, ["MODEL.NUM_CLASSES", "3"]), ("a", "b"))
+
+
+def test_the_run_folders_checkpoint_is_taken_only_when_asked_for_and_before_pretrained_weights(
+    tmp_path: Path,
+) -> None:
+    """Pitfall 4, and the order: --resume, auto-resume, pretrained, scratch."""
+    weights = {"conv1.weight": torch.zeros(1)}
+    torch.save(weights, tmp_path / "w.pth")
+    state = {"format": 1, "position": {}, "state_dict": weights}
+    torch.save(state, tmp_path / "checkpoint.pth.tar")
+    torch.save(state, tmp_path / "other.pth.tar")
+    config = load_config(None, ["MODEL.PRETRAINED", str(tmp_path / "w.pth")])
+
+    def found(ranks: RankInfo = RankInfo(), **asked: object) -> str:  # noqa: B008
+        request = TrainRequest(tmp_path, tmp_path, "x", **asked)  # type: ignore[arg-type]
+        path = find_start(config, request, ranks).path
+        assert path is not None
+        return path.name
+
+    assert found() == "w.pth"
+    assert found(auto_resume=True) == "checkpoint.pth.tar"
+    assert found(RankInfo(restart_count=1)) == "checkpoint.pth.tar"
+    assert found(resume=tmp_path / "other.pth.tar", auto_resume=True) == "other.pth.tar"
+    nothing = find_start(load_config(), TrainRequest(tmp_path, tmp_path, "x"), RankInfo())
+    assert nothing.path is None and not nothing.is_resume
