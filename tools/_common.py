@@ -61,20 +61,21 @@ def add_cluster_options(parser: ArgumentParser) -> None:
 
 
 def configured(
-    args: argparse.Namespace, environment: Environment, keys: Mapping[str, str]
+    args: argparse.Namespace, environment: Environment, keys: Mapping[str, tuple[str, ...]]
 ) -> CfgNode:
-    """Return the configuration of a command line: yaml, KEY VALUE overrides, then options.
+    """Return the configuration of a command line: yaml, then options, then KEY VALUE overrides.
 
-    `keys` maps an option's name to the config key that it sets when given.
+    `keys` maps an option's name to the config keys that it sets when given.
     """
-    overrides = _positional(args)[1]
-    for option, key in keys.items():
+    overrides = []
+    for option, names in keys.items():
         value = getattr(args, option)
         if value is not None:
-            overrides += [key, str(value)]
+            overrides += [word for name in names for word in (name, str(value))]
     precision = _asked_precision(args, environment)
     if precision is not None:
         overrides += ["TRAIN.PRECISION", precision]
+    overrides += _positional(args)[1]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = load_config(args.cfg, overrides)

@@ -16,12 +16,12 @@ from lib.launch import Cluster
 from lib.run_folder import LOGS, PERFORMANCE
 
 _KEYS = {
-    "workers": "WORKERS",
-    "bs": "TRAIN.BATCH_SIZE_PER_GPU",
-    "lr": "TRAIN.LR",
-    "train_epochs": "TRAIN.END_EPOCH",
-    "seed": "SEED",
-    "pretrained": "MODEL.PRETRAINED",
+    "workers": ("WORKERS",),
+    "bs": ("TRAIN.BATCH_SIZE_PER_GPU", "TEST.BATCH_SIZE_PER_GPU"),
+    "lr": ("TRAIN.LR",),
+    "train_epochs": ("TRAIN.END_EPOCH",),
+    "seed": ("SEED",),
+    "pretrained": ("MODEL.PRETRAINED",),
 }
 _OLD_SCRIPTS_STOP_STEP = 200
 

@@ -14,7 +14,11 @@ from lib.environment import read_environment
 from lib.launch import Cluster
 from lib.run_folder import BEST, EVAL, LOGS
 
-_KEYS = {"workers": "WORKERS", "bs": "TEST.BATCH_SIZE_PER_GPU", "testModel": "TEST.MODEL_FILE"}
+_KEYS = {
+    "workers": ("WORKERS",),
+    "bs": ("TEST.BATCH_SIZE_PER_GPU",),
+    "testModel": ("TEST.MODEL_FILE",),
+}
 
 
 def main() -> int:

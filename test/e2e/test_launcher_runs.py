@@ -1,11 +1,15 @@
 """The launchers' runs: the files and lines they leave, their exit codes, and signals."""
 
+import os
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from launcher_sandbox import LAUNCHERS, Repository, only_error_line
 from PIL import Image
 
@@ -265,6 +269,60 @@ def test_a_real_run_and_its_evaluation_agree_with_what_other_scripts_read(repo: 
     evaluated = repo.run("train_eval_1p.sh", *options, *overrides)
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
     assert f"Final Train Accuracy : {case_log['TrainAccuracy']}\n" in evaluated.stdout
+
+
+def processes_with(*words: str) -> list[int]:
+    """Return the ids of the processes whose command line holds every word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().decode(errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+        if all(word in line for word in words) and "bash" not in line.split("\0")[0]:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_a_killed_two_card_run_goes_on_and_ends_bit_equal_to_one_left_alone(
+    repo: Repository, tiny_data: Path, tiny_yaml: Path
+) -> None:
+    """Pitfalls 13, 36: eight cards, two processes standing in for them; one log a rank."""
+    repo.use_real_programs()
+    shutil.copytree(tiny_data, repo.data, dirs_exist_ok=True)
+    options = [f"--cfg={tiny_yaml}", "--cards=2", "--bs=2", "--device=cpu", "--lr=0.001"]
+    options += ["--train_epochs=2", "--", "PRINT_FREQ", "1", "TRAIN.SAVE_EVERY_STEPS", "2"]
+    alone = repo.run("train_full_8p.sh", "--out=alone", *options)
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    output = repo.root / "test/output/0"
+    assert "rank 1 of 2" in (output / "rank_1.log").read_text()
+    assert "RankSize = 2" in (output / "HRNet_ID1780_for_PyTorch_bs2_2p_acc.log").read_text()
+
+    with (repo.root / "console").open("w") as console:
+        launcher = subprocess.Popen(
+            repo.command("train_full_8p.sh", "--out=killed", *options),
+            cwd=repo.root,
+            env=repo.environment,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        while "Epoch: [1][2/7]" not in (repo.root / "console").read_text():
+            assert launcher.poll() is None
+            time.sleep(0.05)
+        for pid in processes_with(f"{repo.root}/killed", "tools/train.py"):
+            os.kill(pid, signal.SIGKILL)
+        assert launcher.wait(60) == 128 + signal.SIGKILL
+    resumed = repo.run("train_full_8p.sh", "--out=killed", "--auto_resume", *options)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "goes on at epoch 1 step" in resumed.stdout
+    names = ("final_state.pth.tar", "model_best.pth.tar")
+    for name in names:
+        ours, theirs = (
+            torch.load(repo.root / run / name, weights_only=True) for run in ("killed", "alone")
+        )
+        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+    assert len(list((repo.root / "killed").glob("checkpoint*"))) == 1
 
 
 def test_a_real_failure_is_one_line_and_code_2(repo: Repository) -> None:

@@ -217,13 +217,16 @@ def test_a_fresh_run_continues_nothing_unless_asked(command_line, tmp_path):
     assert request.auto_resume is True
 
 
-def test_options_win_over_overrides_and_overrides_over_the_yaml(command_line, tmp_path):
+def test_overrides_win_over_options_and_options_over_the_yaml(command_line, tmp_path):
+    """--bs sets the batch of training and of evaluation; a KEY VALUE pair says one of them."""
     call = command_line(
-        train, tmp_path, "TRAIN.LR", "0.3", "TRAIN.WD", "0.2", "--lr", "0.1", "--bs", "8",
+        train, tmp_path, "TRAIN.WD", "0.2", "TEST.BATCH_SIZE_PER_GPU", "5", "--lr", "0.1",
+        "--bs", "8",
         "--train_epochs", "2", "--seed", "5", "--workers", "0", "--precision", "bf16",
     )  # fmt: skip
     _, config, _, _ = _train_call(call)
-    assert (config.TRAIN.LR, config.TRAIN.WD, config.TRAIN.BATCH_SIZE_PER_GPU) == (0.1, 0.2, 8)
+    assert (config.TRAIN.LR, config.TRAIN.WD) == (0.1, 0.2)
+    assert (config.TRAIN.BATCH_SIZE_PER_GPU, config.TEST.BATCH_SIZE_PER_GPU) == (8, 5)
     assert (config.TRAIN.END_EPOCH, config.SEED, config.WORKERS) == (2, 5, 0)
     assert config.TRAIN.PRECISION == "bf16"
 
