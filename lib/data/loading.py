@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from lib.data.bad_images import BadImage, describe_failure
 from lib.data.lists import ImageList
 from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
+from lib.environment import num_cores
 from lib.transforms import PixelArray, eval_pixels, open_rgb, train_pixels
 
 MAX_REPLACEMENTS = 10
@@ -241,12 +242,7 @@ def num_workers(setting: int, num_cards: int) -> int:
         raise ValueError(f"WORKERS is {setting}: use 0 or more, or -1 for cores / cards")
     if setting >= 0:
         return setting
-    # Where it exists, it counts the cores this process may use and not all of the machine.
-    if hasattr(os, "sched_getaffinity"):
-        num_cores = len(os.sched_getaffinity(0))
-    else:
-        num_cores = os.cpu_count() or 1
-    return max(1, num_cores // num_cards)
+    return max(1, num_cores() // num_cards)
 
 
 def _loader(

@@ -56,6 +56,12 @@ class TrainBatches(Sampler[list[SampleKey]]):
         """Steps of a whole epoch, wherever iteration begins."""
         return _ceil_div(self._num_images, self._batch_size * self._world_size)
 
+    @property
+    def last_batch_size(self) -> int:
+        """Pictures in one rank's last batch of an epoch."""
+        shard_size = _ceil_div(self._num_images, self._world_size)
+        return shard_size - (len(self) - 1) * self._batch_size
+
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Yield the (index, seed) pairs of each batch.
 

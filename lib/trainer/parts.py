@@ -119,6 +119,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     network, optimizer = precision.prepare(network, _optimizer(config, network, schedule, device))
     _restore(start, optimizer, precision, config=config, processes=processes)
     loader = build_train_loader(config, images, processes, seed=seed)
+    _check_last_batch(loader.batch_sampler, config.MODEL.IMAGE_SIZE[0])  # type: ignore[arg-type]
     val_loader = build_eval_loader(config, val_images, processes)
     position, remark = starting_position(
         start,
@@ -137,6 +138,16 @@ def restored_progress(start: Start) -> Progress:
         return Progress(Metrics(), -1.0, {})
     state = start.state
     return Progress(Metrics(*state["sums"]), state["best_accuracy"], dict(state["report"]))
+
+
+def _check_last_batch(batches: TrainBatches, image_size: int) -> None:
+    # Normalising one picture's 1 x 1 maps over themselves is impossible; say so before hours pass.
+    if image_size == 32 and batches.last_batch_size == 1:
+        raise ValueError(
+            "the last batch of an epoch has 1 image a card, whose maps are 1 x 1 at "
+            "MODEL.IMAGE_SIZE 32, and BatchNorm cannot train on that: take another --bs, or "
+            "MODEL.IMAGE_SIZE [64, 64]"
+        )
 
 
 def _optimizer(

@@ -16,6 +16,7 @@ import torch
 from conftest import TRAIN, RunScript, command, run_until, script_environment
 
 from lib import checkpoint
+from lib.trainer import run
 
 TWO_CARDS = ("--cards", 2, "--bs", 2)
 EVERY_STEP = ("PRINT_FREQ", 1)
@@ -99,6 +100,34 @@ def test_one_process(
     done = run_script(TRAIN, *common, "--auto_resume")
     assert done.returncode == 0, done.stderr
     assert "goes on at epoch" in done.stdout and "from scratch" not in done.stdout
+    assert_bit_equal(tmp_path, alone)
+
+
+def test_a_stop_during_evaluation_keeps_the_epoch_that_was_trained(
+    arguments: tuple[object, ...],
+    alone: Path,
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pitfall 13: the resumed run evaluates first, and reports the speed that was measured."""
+    common = (TRAIN, *arguments, "--out", tmp_path, *EVERY_STEP)
+    plain = run.evaluate
+
+    def signalled(*positional: object, **named: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*positional, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "evaluate", signalled)
+        stopped = run_script(*common)
+    assert stopped.returncode == 143
+    assert "Epoch: [0][6/7]" in stopped.stdout and "Test:" not in stopped.stdout
+    done = run_script(*common, "--auto_resume")
+    assert done.returncode == 0, done.stderr
+    assert "goes on at epoch 0 step 7" in done.stdout
+    averages = [line for line in (stopped.stdout + done.stdout).splitlines() if "Fps_Avg" in line]
+    assert averages[0] == averages[1]
     assert_bit_equal(tmp_path, alone)
 
 

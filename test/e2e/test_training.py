@@ -322,6 +322,7 @@ def test_help_names_every_option_with_its_default(run_script: RunScript) -> None
         (["--pretrained", "absent.pth"], "absent.pth"),
         (["--cfg", "absent.yaml"], "absent.yaml"),
         (["MODEL.NUM_CLASSES", "5"], "MODEL.NUM_CLASSES 5"),
+        (["MODEL.IMAGE_SIZE", "[32, 32]", "--bs", "13"], "take another --bs"),
         (["--no_such_option"], "--no_such_option"),
     ],
 )
