@@ -79,7 +79,8 @@ def configured(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = load_config(args.cfg, overrides)
-    if environment.ranks.is_main and (environment.launched or args.cards == 1):
+    one_process = args.cards * getattr(args, "nproc", 1) == 1
+    if environment.ranks.is_main and (environment.launched or one_process):
         for warning in caught:
             print(f"[Warning] {warning.message}", flush=True)
     return config
