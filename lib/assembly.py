@@ -24,10 +24,10 @@ from lib.precision import Precision
 from lib.transforms import eval_resize
 
 
-def build_computing(config: CfgNode, processes: Processes) -> Computing:
+def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) -> Computing:
     """Set the device up and return precision and normalisation for it.
 
-    Raises ValueError for an unknown precision or an apex that is not there.
+    Raises ValueError for an unknown precision.
     """
     device = processes.device
     devices.configure(
@@ -35,7 +35,7 @@ def build_computing(config: CfgNode, processes: Processes) -> Computing:
         cudnn_benchmark=config.CUDNN.BENCHMARK,
         cudnn_deterministic=config.CUDNN.DETERMINISTIC,
     )
-    precision = Precision(config.TRAIN.PRECISION, device, backend=config.TRAIN.AMP_BACKEND)
+    precision = Precision(config.TRAIN.PRECISION, device, backend=amp_backend)
     channels_last = devices.memory_format(device) is torch.channels_last
     return Computing(processes, precision, Normalize(channels_last=channels_last).to(device))
 

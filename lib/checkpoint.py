@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import random
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 _HEAD = ("classifier.weight", "classifier.bias")
 _COUNTER = "num_batches_tracked"
+# What torch.load raises for damaged files, as tried with flipped and missing bytes.
+_DAMAGES = (RuntimeError, EOFError, LookupError, TypeError, struct.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class TrainingState(TypedDict):
     sums: list[int]  # Metrics of the unfinished epoch, over all ranks
     best_accuracy: float  # top-1 in percent
     report: dict[str, object]  # result.json so far
+    num_images: int  # of the training set
     class_names: list[str]
     class_to_idx: dict[str, int]
     config: str  # yaml
@@ -121,7 +125,8 @@ def load_training_state(path: Path) -> TrainingState:
     Raises FileNotFoundError, and ValueError for a damaged file or one of another kind.
     """
     state = _load(path)
-    if not isinstance(state, dict) or "position" not in state or state.get("format") != FORMAT:
+    is_whole = isinstance(state, dict) and TrainingState.__required_keys__ <= state.keys()
+    if not is_whole or state["format"] != FORMAT:  # type: ignore[index]
         raise ValueError(
             f"{path} has weights but no training state to resume from: give it to --pretrained, "
             "or a checkpoint.pth.tar to --resume"
@@ -141,7 +146,7 @@ class WeightFile:
     def num_classes(self) -> int:
         """Outputs of the classifier. Raises ValueError where there is no classifier."""
         head = self.weights.get("classifier.weight")
-        if head is None:
+        if head is None or head.dim() != 2:
             raise ValueError(f"{self.path} has no classifier.weight: it is not a whole HRNet")
         return head.shape[0]
 
@@ -168,7 +173,7 @@ def read_weights(path: Path) -> WeightFile:
         )
     names = outer.get("class_names") if isinstance(outer, Mapping) else None
     head = weights.get("classifier.weight")
-    if names is None and head is not None:
+    if names is None and head is not None and head.dim() == 2:
         names = _class_names_beside(path, head.shape[0])
     return WeightFile(path, weights, None if names is None else tuple(names))
 
@@ -257,7 +262,7 @@ def _load(path: Path) -> object:
             f"{path} holds more than plain weights and is not opened, since that could run foreign "
             f"code, or is damaged ({reason}); save its state_dict alone with torch.save"
         ) from None
-    except (RuntimeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         raise ValueError(
             f"{path} is damaged or no weight file: {' '.join(str(error).split())[:160]}"
         ) from None

@@ -22,10 +22,11 @@ _NPU_WITHOUT_CANN = (
 
 
 class Stopped(Exception):
-    """The work was stopped by a signal, after its state was saved; carries the signal's number."""
+    """The work was stopped by a signal; `remark` says what was saved."""
 
-    def __init__(self, signal_number: int):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+    def __init__(self, signal_number: int, remark: str = ""):
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name}" + (f"; {remark}" if remark else ""))
         self.exit_code = 128 + signal_number
 
 
@@ -59,12 +60,12 @@ def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run an entry script's `main` and leave with its exit code.
 
-    ValueError and FileNotFoundError are the user's to mend: one line, exit code 2. Any other
-    exception is a bug of ours and keeps its traceback.
+    ValueError and OSError are the user's to mend: one line, exit code 2. Any other exception is a
+    bug of ours and keeps its traceback.
     """
     try:
         exit_code = main()
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except ValueError as error:
         fail(str(error))
     except PartlyFailed as error:
         fail(str(error), EXIT_PARTLY_FAILED)
@@ -73,6 +74,9 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:  # whoever read our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:  # a path that is not there, not ours, of another kind, too long
+        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        fail(named)
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C", 128 + signal.SIGINT)
     except (ImportError, RuntimeError) as error:

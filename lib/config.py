@@ -128,7 +128,7 @@ def _layers(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str
         raise FileNotFoundError(f"no such experiment file: {path}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not readable yaml: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
@@ -221,8 +221,8 @@ def _free_form(tree: Mapping[str, object], *, where: str) -> CfgNode:
 def _suggestion(path: str) -> str:
     known = list(_leaf_paths(yaml.safe_load(_DEFAULTS)))
     # A key on the wrong level (LR for TRAIN.LR) is the commonest slip, so compare last names too.
-    same_leaf = [name for name in known if name.split(".")[-1] == path.split(".")[-1]]
-    nearest = same_leaf or difflib.get_close_matches(path, known, n=1, cutoff=0.4)
+    same_leaf = [name for name in known if name.split(".")[-1] == path.split(".")[-1].upper()]
+    nearest = same_leaf or difflib.get_close_matches(path.upper(), known, n=1, cutoff=0.4)
     return f"; did you mean {nearest[0]}?" if nearest else f"; known keys: {', '.join(known)}"
 
 
@@ -292,7 +292,7 @@ def _check(config: CfgNode) -> None:
         raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")
 
 
-def run_folder(config: CfgNode, config_path: Path | None) -> Path:
+def default_run_folder(config: CfgNode, config_path: Path | None) -> Path:
     """Return OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>, relative to the working directory."""
     name = config_path.name.removesuffix(".yaml") if config_path else config.MODEL.NAME
     return Path(config.OUTPUT_DIR) / config.DATASET.DATASET / name

@@ -25,19 +25,9 @@ def select_device(kind: str, index: int = 0) -> torch.device:
 
     Raises ValueError where that device is not there.
     """
-    if kind not in ("auto", *KINDS):
-        raise ValueError(f"--device {kind!r} is not one of auto, {', '.join(KINDS)}")
-    if kind == "npu":
-        _import_torch_npu()
-    accelerator = _accelerator()
-    if kind == "auto":
-        kind = accelerator or "cpu"
+    kind = _present_kind(kind)
     if kind == "cpu":
         return torch.device("cpu")
-    if kind != accelerator:
-        raise ValueError(
-            f"--device {kind}: there is none on this machine; try --device {accelerator or 'cpu'}"
-        )
     num_devices = torch.accelerator.device_count()
     if not 0 <= index < num_devices:
         raise ValueError(f"--device_id {index}: this machine has {kind} 0..{num_devices - 1}")
@@ -46,11 +36,12 @@ def select_device(kind: str, index: int = 0) -> torch.device:
 
 
 def num_devices(kind: str) -> int | None:
-    """Return how many devices of `kind` (or of what `auto` takes) there are; None for the cpu."""
-    if kind == "npu":
-        _import_torch_npu()
-    accelerator = _accelerator()
-    return None if kind == "cpu" or accelerator is None else torch.accelerator.device_count()
+    """Return how many devices of `kind` (or of what `auto` takes) there are; None for the cpu.
+
+    Raises ValueError where there is none.
+    """
+    kind = _present_kind(kind)
+    return None if kind == "cpu" else torch.accelerator.device_count()
 
 
 def describe(device: torch.device) -> str:
@@ -142,22 +133,29 @@ def sgd(
     momentum: float,
     weight_decay: float,
     nesterov: bool,
+    fused: bool = True,
 ) -> torch.optim.Optimizer:
     """Return the device's fastest SGD: NpuFusedSGD for fp32/fp16 weights, torch's fused one."""
     parameters = list(parameters)
-    fusable = all(p.dtype in (torch.float32, torch.float16) for p in parameters)
+    fusable = fused and all(p.dtype in (torch.float32, torch.float16) for p in parameters)
     if device.type == "npu" and fusable:
         return _import_torch_npu().optim.NpuFusedSGD(
             parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
         )
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         parameters,
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
         nesterov=nesterov,
-        fused=has_fused_optimizers(device) or None,
+        fused=(fused and has_fused_optimizers(device)) or None,
     )
+    if momentum and fused and has_fused_optimizers(device):
+        # torch's fused kernel makes these from uninitialised memory, and an overflow on the first
+        # fp16 step leaves them so. From zeros the first step is the same: momentum * 0 + gradient.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def has_fused_optimizers(device: torch.device) -> bool:
@@ -180,6 +178,22 @@ def profiler(device: torch.device, folder: Path, *, first_step: int) -> Abstract
         schedule=module.schedule(wait=first_step, warmup=1, active=_PROFILED_STEPS, repeat=1),
         on_trace_ready=module.tensorboard_trace_handler(str(folder)),
     )
+
+
+def _present_kind(kind: str) -> str:
+    """Return `kind`, or what `auto` takes; raise ValueError where this machine has none."""
+    if kind not in ("auto", *KINDS):
+        raise ValueError(f"--device {kind!r} is not one of auto, {', '.join(KINDS)}")
+    if kind == "npu":
+        _import_torch_npu()
+    accelerator = _accelerator()
+    if kind == "auto":
+        return accelerator or "cpu"
+    if kind not in ("cpu", accelerator):
+        raise ValueError(
+            f"--device {kind}: there is none on this machine; try --device {accelerator or 'cpu'}"
+        )
+    return kind
 
 
 def _accelerator() -> str | None:

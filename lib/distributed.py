@@ -23,6 +23,7 @@ from lib.environment import RankInfo
 T = TypeVar("T")
 _TIMEOUT = timedelta(minutes=30)
 _SECOND_SIGNAL_S = 2.0
+GIVE_UP = 1000  # above every signal's number: a rank has found what ends the run for all
 
 
 class Processes:
@@ -142,6 +143,10 @@ class StopRequest:
             self._flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True
         )
         return agreed
+
+    def give_up(self) -> None:
+        """Have `poll` return GIVE_UP on all ranks."""
+        self._signal = GIVE_UP
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         # torchrun passes a Ctrl-C on that the terminal has sent already; only a later one insists.

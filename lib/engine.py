@@ -246,7 +246,7 @@ def _not_finite(step: int, learning_rate: float, loss_scale: float) -> str:
     return (
         f"the loss became NaN or infinite at step {step} of this epoch (learning rate "
         f"{learning_rate:g}, loss scale {loss_scale:g}); the last checkpoint is untouched: lower "
-        "TRAIN.LR, or take --precision bf16 or fp32"
+        "TRAIN.LR, or where precision is fp16 take --precision bf16 or fp32"
     )
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+LAUNCH_VARIABLE = "HRNET_LAUNCH_ID"  # set for the processes that this program starts
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -19,6 +20,7 @@ class RankInfo:
     world_size: int = 1
     local_world_size: int = 1
     restart_count: int = 0  # how often an elastic launcher has restarted the processes
+    launch_id: str = ""  # the same for all attempts of one launch
 
     @property
     def is_main(self) -> bool:
@@ -90,7 +92,9 @@ def _rank_info(variables: Mapping[str, str]) -> RankInfo:
     restarts = _integer(
         "TORCHELASTIC_RESTART_COUNT", variables.get("TORCHELASTIC_RESTART_COUNT", "0")
     )
-    return RankInfo(rank, local_rank, world_size, local_world_size, restarts)
+    run_id = variables.get("TORCHELASTIC_RUN_ID", "").removeprefix("none")
+    launch_id = variables.get(LAUNCH_VARIABLE, run_id)
+    return RankInfo(rank, local_rank, world_size, local_world_size, restarts, launch_id)
 
 
 def _integer(name: str, text: str) -> int:

@@ -45,6 +45,8 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     Raises ValueError and FileNotFoundError for data or weights that do not fit.
     """
     began_s, is_main = time.monotonic(), processes.ranks.is_main
+    if is_main:
+        request.folder.mkdir(parents=True, exist_ok=True)
     console = Console(is_main)
     file = read_weights(request.weights)
     network = build_model(config, file.num_classes)
@@ -55,7 +57,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         class_names=file.class_names,
         num_classes=file.num_classes,
     )
-    computing = build_computing(config, processes)
+    computing = build_computing(config, processes, amp_backend="torch")
     place(network, processes.device)
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",
@@ -64,6 +66,9 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     ):
         console.say(line)
     loader = build_eval_loader(config, images, processes)
+    if is_main:
+        for name in (run_folder.RESULT, run_folder.BAD_IMAGES, PER_CLASS, CONFUSION):
+            (request.folder / name).unlink(missing_ok=True)  # of an earlier evaluation
     stats, num_bad = _evaluate(
         config, request, computing, network=network, images=images, loader=loader
     )
@@ -82,12 +87,15 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
             "num_bad_images": num_bad,
             "duration_s": round(time.monotonic() - began_s, 1),
         }
-        _write(request, stats, report, class_names=images.class_names)
+        log.write_json(report, request.folder / run_folder.RESULT)
+        if stats.metrics.num_not_finite:
+            console.say("[Warning] the loss is NaN or infinite: are the weights?")
         console.say(
             f"{stats.metrics.num_images} of {stats.num_expected} images used, "
             f"{stats.images_per_s:.1f} images/s; results are in {request.folder}"
         )
         console.say(log.test_line(stats))  # last: what parses this log takes the last match
+        _write_details(request, stats, class_names=images.class_names)
     return stats
 
 
@@ -111,7 +119,11 @@ def _evaluate(
     )
 
     def on_batch(index: int, bad: BadImages) -> None:
-        ledger.record(bad)
+        try:
+            ledger.record(bad)
+        except ValueError:
+            if processes.ranks.world_size == 1:
+                raise  # on several ranks all of them raise, at the end
         console.advance_bar()
 
     console.start_bar("evaluation", len(loader))
@@ -147,15 +159,7 @@ def per_class_rows(
     return rows
 
 
-def _write(
-    request: EvalRequest,
-    stats: EvalStats,
-    report: dict[str, object],
-    *,
-    class_names: Sequence[str],
-) -> None:
-    request.folder.mkdir(parents=True, exist_ok=True)
-    log.write_json(report, request.folder / run_folder.RESULT)
+def _write_details(request: EvalRequest, stats: EvalStats, *, class_names: Sequence[str]) -> None:
     if stats.confusion is None:
         return
     if request.per_class:
@@ -165,6 +169,7 @@ def _write(
             ("class", "num_images", "num_correct", "accuracy_top1", "most_confused_with")
         )
         table.writerows(per_class_rows(stats.confusion, class_names))
-        write_atomically(text.getvalue().encode(), request.folder / PER_CLASS)
+        encoded = text.getvalue().encode(errors="surrogateescape")
+        write_atomically(encoded, request.folder / PER_CLASS)
     if request.confusion:
         save_confusion(stats.confusion, class_names, request.folder / CONFUSION)

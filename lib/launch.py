@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.cli import PartlyFailed, Stopped
-from lib.environment import num_cores
+from lib.cli import EXIT_USER_ERROR, PartlyFailed, Stopped
+from lib.environment import LAUNCH_VARIABLE, num_cores
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -70,18 +72,24 @@ def end_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:  # it is dead already
+            raise Stopped(signal.SIGTERM)
 
 
 def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster) -> None:
     """Run `script` once a card and return when all have ended well.
 
-    Raises PartlyFailed that names the first rank that failed, and Stopped after a signal, which
-    is passed on to the processes first so that they save their state.
+    Raises SystemExit or ValueError after a user's mistake, PartlyFailed that names the first rank
+    that failed, and Stopped after a signal, which is passed on to the processes first so that they
+    save their state.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # What ended is said below in one line; where and why, stands in the rank's own log.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCH_VARIABLE] = str(uuid.uuid4())  # tells this launch's attempts from another's
     # torchrun would set one thread a process, which leaves cores idle where there are few cards.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // cluster.num_cards)))
     parsed = run.parse_args([*cluster.torchrun_arguments(), str(script)])
@@ -92,7 +100,13 @@ def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster)
     except SignalException as stop:
         raise Stopped(stop.sigval) from None
     except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         rank, failure = error.get_first_failure()
+        if EXIT_USER_ERROR in codes.values():
+            user_rank = min(rank for rank, code in codes.items() if code == EXIT_USER_ERROR)
+            if user_rank % cluster.num_cards == 0:  # it said so on this console
+                raise SystemExit(EXIT_USER_ERROR) from None
+            raise ValueError(f"rank {user_rank} found a mistake; see its log") from None
         raise PartlyFailed(
             f"rank {rank} ended with exit code {failure.exitcode}; its own message stands above, "
             "or in its log"

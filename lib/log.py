@@ -6,8 +6,11 @@ Figures are rounded once, here, so that the console, metrics.jsonl and result.js
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,8 @@ from tqdm import tqdm
 
 from lib.checkpoint import write_atomically
 from lib.metrics import Metrics
+
+_CLOSE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,12 @@ class Console:
     def say(self, line: str) -> None:
         """Print one line at once, above the progress bar."""
         if self._enabled:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            try:
+                tqdm.write(line, file=sys.stdout)
+                sys.stdout.flush()
+            except OSError as error:
+                if error.errno != errno.ENOSPC:  # a log on a full disk loses lines, not the run
+                    raise
 
     def start_bar(self, what: str, num_steps: int, first_step: int = 0) -> None:
         """Begin a progress bar; on anything but a terminal nothing is shown."""
@@ -175,8 +184,11 @@ class RunRecords:
         """Open them; TensorBoard forgets what a killed run wrote after `first_step`, global."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
+        # An endless queue: once its writing thread has died of a full disk, a bounded one blocks.
         self._board = SummaryWriter(
-            logdir=str(folder / "tensorboard"), purge_step=first_step if first_step else None
+            logdir=str(folder / "tensorboard"),
+            purge_step=first_step if first_step else None,
+            max_queue=0,
         )
 
     def rewind(self, epoch: int, step: int) -> None:
@@ -189,14 +201,16 @@ class RunRecords:
     def write(self, record: Mapping[str, object], global_step: int) -> None:
         """Append one line, and its numbers to TensorBoard under the record's kind."""
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(_finite(record)) + "\n")
         for name, value in record.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, global_step)
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file."""
-        self._board.close()
+        """Flush and close TensorBoard's file; do not wait for a writing thread that has died."""
+        closing = threading.Thread(target=self._board.close, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_TIMEOUT_S)
 
 
 def read_records(path: Path) -> list[dict[str, object]]:
@@ -211,9 +225,16 @@ def read_records(path: Path) -> list[dict[str, object]]:
 
 
 def write_json(content: Mapping[str, object], path: Path) -> None:
-    """Write `content` as indented JSON, atomically."""
+    """Write `content` as indented JSON, atomically; NaN and infinity become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically((json.dumps(content, indent=2) + "\n").encode(), path)
+    write_atomically((json.dumps(_finite(content), indent=2) + "\n").encode(), path)
+
+
+def _finite(record: Mapping[str, object]) -> dict[str, object]:
+    """Return the record with NaN and infinity as None: JSON has neither."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
+    }
 
 
 def _is_before(record: Mapping[str, object], epoch: int, step: int) -> bool:

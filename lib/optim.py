@@ -41,9 +41,16 @@ class OptimizerOptions:
 
 
 def build_optimizer(
-    model: nn.Module, options: OptimizerOptions, *, learning_rate: float, device: torch.device
+    model: nn.Module,
+    options: OptimizerOptions,
+    *,
+    learning_rate: float,
+    device: torch.device,
+    fused: bool = True,
 ) -> torch.optim.Optimizer:
     """Return the optimizer over all of the model's parameters, weight decay applied to each.
+
+    With `fused` it is the fused one where the device has one.
 
     Raises ValueError for an unknown name, or nesterov without momentum.
     """
@@ -60,6 +67,7 @@ def build_optimizer(
             momentum=options.momentum,
             weight_decay=options.weight_decay,
             nesterov=options.nesterov,
+            fused=fused,
         )
     if options.name == "rmsprop":
         return torch.optim.RMSprop(
@@ -73,7 +81,7 @@ def build_optimizer(
         parameters,
         lr=learning_rate,
         weight_decay=options.weight_decay,
-        fused=devices.has_fused_optimizers(device) or None,
+        fused=(fused and devices.has_fused_optimizers(device)) or None,
     )
 
 

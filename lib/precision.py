@@ -22,8 +22,8 @@ _AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 class Precision:
     """How one step computes; has state (the loss scale) that belongs into a checkpoint.
 
-    Raises ValueError for an unknown name, and for the apex backend where apex is not importable
-    or the precision is not fp16.
+    The apex backend concerns fp16 alone; where apex is not importable, torch's own mixed precision
+    takes its place, and `describe` says so. Raises ValueError for an unknown name.
     """
 
     def __init__(self, name: str, device: torch.device, *, backend: str = "torch"):
@@ -31,7 +31,9 @@ class Precision:
         if self.name not in ("fp32", "hf32", "fp16", "bf16"):
             raise ValueError(f"precision {name!r} is not one of auto, fp32, hf32, fp16, bf16")
         self._device = device
-        self._amp = _import_apex_amp(self.name) if backend == "apex" else None
+        wants_apex = backend == "apex" and self.name == "fp16"
+        self._amp = _import_apex_amp() if wants_apex else None
+        self._lacks_apex = wants_apex and self._amp is None
         self._scaler = (
             devices.grad_scaler(device) if self.name == "fp16" and self._amp is None else None
         )
@@ -50,7 +52,12 @@ class Precision:
             "fp16": "fp16 (autocast, dynamic loss scale)",
             "bf16": "bf16 (autocast)",
         }
-        return words[self.name]
+        return words[self.name] + ("; apex is not installed" if self._lacks_apex else "")
+
+    @property
+    def uses_apex(self) -> bool:
+        """True where apex's O2 runs, which wraps a plain, not a fused optimizer."""
+        return self._amp is not None
 
     def prepare(
         self, model: nn.Module, optimizer: torch.optim.Optimizer
@@ -73,14 +80,14 @@ class Precision:
 
         With fp16 a step whose gradients overflow is left out and the scale is lowered.
         """
-        optimizer.zero_grad(
-            set_to_none=self._amp is None and not devices.keeps_gradients(optimizer)
-        )
         if self._amp is not None:
+            optimizer.zero_grad()  # apex puts its own in place, which takes no argument
             with self._amp.scale_loss(loss, optimizer) as scaled_loss:
                 scaled_loss.backward()
             optimizer.step()
-        elif self._scaler is not None:
+            return
+        optimizer.zero_grad(set_to_none=not devices.keeps_gradients(optimizer))
+        if self._scaler is not None:
             self._scaler.scale(loss).backward()
             self._scaler.step(optimizer)
             self._scaler.update()
@@ -106,16 +113,13 @@ class Precision:
         if self._amp is not None and "apex" in state:
             self._amp.load_state_dict(state["apex"])
         elif self._scaler is not None and "scaler" in state:
-            self._scaler.load_state_dict(state["scaler"])
+            # torch_npu's scaler also asks for `dynamic`, which torch's own does not save.
+            self._scaler.load_state_dict({"dynamic": True, **state["scaler"]})
 
 
-def _import_apex_amp(precision: str) -> ModuleType:
-    if precision != "fp16":
-        raise ValueError(f"TRAIN.AMP_BACKEND apex is for fp16, not {precision}: take torch")
+def _import_apex_amp() -> ModuleType | None:
+    """Return apex.amp, or None: `pip install apex` gives an unrelated package without it."""
     try:
         return importlib.import_module("apex.amp")
-    except ImportError as error:
-        raise ValueError(
-            f"TRAIN.AMP_BACKEND apex: apex.amp cannot be imported ({error}); install Ascend's "
-            "apex wheel (`pip install apex` is an unrelated package), or take torch"
-        ) from None
+    except ImportError:
+        return None

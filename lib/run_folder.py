@@ -17,12 +17,15 @@ RESULT = "result.json"
 CONFIG = "config.yaml"
 CURVES = "curves.png"
 METRICS = "metrics.jsonl"
+PROFILE = "profile"  # traces, where PROFILE_TYPE asks for them
 LOGS = "logs"  # one file for each rank but the first of a machine
 PERFORMANCE = "performance"  # of `--stop_step` runs
 EVAL = "eval"  # of tools/valid.py
 _TENSORBOARD = "tensorboard"
+_LAUNCH = ".launch"  # which launch the files are of
 _OF_A_RUN = (
-    CHECKPOINT, BEST, FINAL, CLASSES, BAD_IMAGES, RESULT, CONFIG, CURVES, METRICS, _TENSORBOARD,
+    CHECKPOINT, BEST, FINAL, CLASSES, BAD_IMAGES, RESULT, CONFIG, CURVES, METRICS, PROFILE,
+    _TENSORBOARD,
 )  # fmt: skip
 
 
@@ -31,11 +34,14 @@ def lock(folder: Path) -> TextIO:
 
     Raises ValueError where another run is writing there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / ".lock", "w")  # noqa: SIM115  held open on purpose
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115  held open on purpose
+    except OSError as error:
+        raise ValueError(f"run folder {folder} cannot be written: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         raise ValueError(
             f"another run is writing to {folder}: wait for it, or give this one its own --out"
@@ -56,6 +62,17 @@ def set_aside_older_run(folder: Path) -> Path | None:
     for path in left:
         path.rename(aside / path.name)
     return aside
+
+
+def sign(folder: Path, launch_id: str) -> None:
+    """Note which launch the folder's files are of."""
+    (folder / _LAUNCH).write_text(launch_id, encoding="utf-8")
+
+
+def is_signed(folder: Path, launch_id: str) -> bool:
+    """Tell whether the folder's files are of an earlier attempt of this launch."""
+    path = folder / _LAUNCH
+    return bool(launch_id) and path.is_file() and path.read_text(encoding="utf-8") == launch_id
 
 
 def redirect_output(path: Path, *, append: bool) -> None:

@@ -40,6 +40,7 @@ stop_step | count | | measure the speed and stop after this step; TRUE means 200
 resume | file | | checkpoint to go on from
 auto_resume | flag | | go on from the run folder's own checkpoint where there is one
 pretrained | file | | weights to start from
+max_restarts | index | | how often failed processes are started again; unset: never
 seed | index | | random seed
 out | folder | | run folder; unset: output/imagenet/<cfg name>
 END
@@ -195,8 +196,11 @@ prepare() { # prepare LOG_PREFIX: sets output (a fresh folder) and log
     # shellcheck source=env_npu.sh
     source test/env_npu.sh
   fi
-  output=test/output/$ASCEND_DEVICE_ID log=$output/$1_$ASCEND_DEVICE_ID.log
-  rm -rf -- "$output"
+  output=test/output/$ASCEND_DEVICE_ID
+  # Machines often share this checkout: each has a folder of its own, and none clears another's.
+  if ((${value[dn]:-0} > 0)); then output+=/node_${value[dn]}; fi
+  log=$output/$1_$ASCEND_DEVICE_ID.log
+  if [ -d "$output" ]; then find "$output" -mindepth 1 -maxdepth 1 ! -name 'node_*' -exec rm -rf -- {} +; fi
   mkdir -p -- "$output"
   : >"$output/.started"
 }
@@ -283,7 +287,7 @@ train_and_report() { # train_and_report [NAME=DEFAULT ...] -- ARGUMENT...
   run_folder=${value[out]:-output/imagenet/$(cfg_name)}
   program=("$PYTHON" tools/train.py "${value[data_path]}" --out "$run_folder" --log_dir "$output")
   pass_on cfg cards nproc dn addr port lr workers train_epochs bs device device_id stop_step hf32 fp32
-  pass_on resume auto_resume pretrained seed
+  pass_on resume auto_resume pretrained seed max_restarts
   program+=("${overrides[@]}")
   watch_program
   finish "$run_folder${value[stop_step]:+/performance}"

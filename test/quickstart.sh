@@ -23,7 +23,7 @@ done
 cfg=experiments/quickstart_digits.yaml
 "$PYTHON" tools/make_digits.py data/digits
 "$PYTHON" tools/train.py data/digits --cfg "$cfg" --out "$run_folder" "$@"
-"$PYTHON" tools/valid.py data/digits --cfg "$cfg" --testModel "$run_folder/model_best.pth.tar" \
+"$PYTHON" tools/valid.py data/digits --cfg "$run_folder/config.yaml" --testModel "$run_folder/model_best.pth.tar" \
   --out "$run_folder/eval" "${same_in_both[@]}"
 
 "$PYTHON" - "$run_folder" <<'END'

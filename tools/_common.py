@@ -14,14 +14,15 @@ from yacs.config import CfgNode
 from lib.cli import ArgumentParser
 from lib.config import load_config
 from lib.environment import Environment
-from lib.launch import Cluster, end_with_parent, run_under_torchrun
+from lib.launch import Cluster, run_under_torchrun
 
 _REPO = Path(__file__).resolve().parent.parent
 _W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
+RUN_FOLDER = "OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
 _PRECISIONS = ("auto", "fp32", "hf32", "fp16", "bf16")
 
 
-def add_run_options(parser: ArgumentParser) -> None:
+def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
     """Add what training and evaluation have in common."""
     add = parser.add_argument
     add(
@@ -39,15 +40,21 @@ def add_run_options(parser: ArgumentParser) -> None:
     )
     add("--device_id", type=int, default=0, help="which card, on one card; ASCEND_DEVICE_ID wins")
     add("--cards", type=int, default=1, help="processes on this machine, one a card")
-    add("--workers", type=int, help="data-loading processes a card; -1: cores / cards")
-    add("--bs", "--batch_size", type=int, help="images a card and step")
+    add(
+        "--workers",
+        type=int,
+        help="data-loading processes a card; -1: cores / cards (default: the yaml's)",
+    )
+    add("--bs", "--batch_size", type=int, help="images a card and step (default: the yaml's)")
     add("--hf32", action="store_true", help="hf32 (tf32 on cuda) instead of mixed precision")
     add("--fp32", action="store_true", help="full float32 instead of mixed precision")
-    add("--precision", choices=_PRECISIONS, help="auto: fp16 on npu and cuda, fp32 on the cpu")
     add(
-        "--out", type=Path, help="run folder; without it OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
+        "--precision",
+        choices=_PRECISIONS,
+        help="auto: fp16 on npu and cuda, fp32 on the cpu (default: the yaml's)",
     )
-    add("--log_dir", type=Path, help="where other ranks log; without it logs/ in the run folder")
+    add("--out", type=Path, help=out_help)
+    add("--log_dir", type=Path, help="where other ranks log (default: logs/ in that folder)")
 
 
 def add_cluster_options(parser: ArgumentParser) -> None:
@@ -142,12 +149,10 @@ def run_on_cards(
             raise ValueError(f"--cards {cluster.num_cards}: this machine has {available}")
         run_under_torchrun(Path(sys.argv[0]).resolve(), sys.argv[1:], cluster)
         return
-    index = args.device_id if environment.ascend_device_id is None else environment.ascend_device_id
-    device = devices.select_device(args.device, ranks.local_rank if ranks.world_size > 1 else index)
-    if environment.launched:
-        end_with_parent()
     if ranks.local_rank > 0:
         redirect_output(log_dir / f"rank_{ranks.rank}.log", append=ranks.restart_count > 0)
+    index = args.device_id if environment.ascend_device_id is None else environment.ascend_device_id
+    device = devices.select_device(args.device, ranks.local_rank if ranks.world_size > 1 else index)
     if not ranks.is_main:
         print(
             f"rank {ranks.rank} of {ranks.world_size} on {device}; rank 0 has the log", flush=True

@@ -10,9 +10,9 @@ import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import ArgumentParser, run_script
-from lib.config import run_folder
+from lib.config import default_run_folder
 from lib.environment import read_environment
-from lib.launch import Cluster
+from lib.launch import Cluster, end_with_parent
 from lib.run_folder import LOGS, PERFORMANCE
 
 _KEYS = {
@@ -30,9 +30,11 @@ def main() -> int:
     """Parse the command line and train."""
     args = _parse()
     environment = read_environment()
+    if environment.launched:
+        end_with_parent()
     cluster = Cluster(args.cards, args.nproc, args.dn, args.addr, args.port, args.max_restarts)
     config = _common.configured(args, environment, _KEYS)
-    folder = args.out or run_folder(config, args.cfg)
+    folder = args.out or default_run_folder(config, args.cfg)
     if args.stop_step is not None:
         folder = folder / PERFORMANCE
 
@@ -59,12 +61,20 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    _common.add_run_options(parser)
+    _common.add_run_options(parser, out_help=f"run folder (default: {_common.RUN_FOLDER})")
     _common.add_cluster_options(parser)
     add = parser.add_argument
-    add("--lr", type=float, help="learning rate for one card; multiplied by the number of cards")
-    add("--train_epochs", type=int, help="number of epochs")
-    add("--seed", type=int, help="seed of initialisation, order and augmentation")
+    add(
+        "--lr",
+        type=float,
+        help="learning rate for one card, times the number of cards (default: the yaml's)",
+    )
+    add("--train_epochs", type=int, help="number of epochs (default: the yaml's)")
+    add(
+        "--seed",
+        type=int,
+        help="seed of initialisation, order and augmentation (default: the yaml's)",
+    )
     add("--pretrained", type=Path, help="weight file to start from")
     add("--resume", type=Path, help="checkpoint.pth.tar to continue")
     add("--auto_resume", action="store_true", help="continue the run folder's checkpoint if there")

@@ -9,9 +9,9 @@ import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import ArgumentParser, run_script
-from lib.config import run_folder
+from lib.config import default_run_folder
 from lib.environment import read_environment
-from lib.launch import Cluster
+from lib.launch import Cluster, end_with_parent
 from lib.run_folder import BEST, EVAL, LOGS
 
 _KEYS = {
@@ -25,8 +25,10 @@ def main() -> int:
     """Parse the command line and evaluate."""
     args = _parse()
     environment = read_environment()
+    if environment.launched:
+        end_with_parent()
     config = _common.configured(args, environment, _KEYS)
-    run = run_folder(config, args.cfg)
+    run = default_run_folder(config, args.cfg)
     folder = args.out or run / EVAL
 
     from lib.distributed import Processes  # loads torch, whose failure is explained
@@ -56,7 +58,9 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    _common.add_run_options(parser)
+    _common.add_run_options(
+        parser, out_help=f"folder for the results (default: eval/ in {_common.RUN_FOLDER})"
+    )
     add = parser.add_argument
     add(
         "--testModel",

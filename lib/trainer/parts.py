@@ -25,8 +25,9 @@ from lib.precision import Precision
 from lib.trainer.starting import (
     Start,
     TrainRequest,
-    check_same_classes,
+    check_same_data,
     check_same_start,
+    check_work_left,
     class_count,
     find_start,
     starting_position,
@@ -99,13 +100,13 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
         request.data_path, train_set=config.DATASET.TRAIN_SET, val_set=config.DATASET.TEST_SET
     )
     num_classes = class_count(config, images.class_names)
-    start = find_start(config, request, processes.ranks)
-    check_same_classes(start, images.class_names)
+    start = find_start(config, request, processes)
+    check_same_data(start, images.class_names, num_images=len(images))
     check_same_start(start, processes)
     seed = start.seed(config.SEED)
     torch.manual_seed(seed)
     device = processes.device
-    computing = build_computing(config, processes)
+    computing = build_computing(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
     precision = computing.precision
     network: nn.Module = build_model(config, num_classes)
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
@@ -116,7 +117,15 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
         milestones=config.TRAIN.LR_STEP,
         factor=config.TRAIN.LR_FACTOR,
     )
-    network, optimizer = precision.prepare(network, _optimizer(config, network, schedule, device))
+    train = config.TRAIN
+    plain_optimizer = build_optimizer(
+        network,
+        OptimizerOptions(train.OPTIMIZER, train.WD, train.MOMENTUM, train.NESTEROV),
+        learning_rate=schedule.base,
+        device=device,
+        fused=not precision.uses_apex,
+    )
+    network, optimizer = precision.prepare(network, plain_optimizer)
     _restore(start, optimizer, precision, config=config, processes=processes)
     loader = build_train_loader(config, images, processes, seed=seed)
     _check_last_batch(loader.batch_sampler, config.MODEL.IMAGE_SIZE[0])  # type: ignore[arg-type]
@@ -125,6 +134,9 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
         start,
         num_steps=len(loader.batch_sampler),  # type: ignore[arg-type]
         images_per_step=config.TRAIN.BATCH_SIZE_PER_GPU * processes.ranks.world_size,
+    )
+    check_work_left(
+        start, position, end_epoch=config.TRAIN.END_EPOCH, measures=request.is_performance
     )
     return Parts(
         images, val_images, network, _wrapped(network, processes), optimizer, schedule,
@@ -148,14 +160,6 @@ def _check_last_batch(batches: TrainBatches, image_size: int) -> None:
             "MODEL.IMAGE_SIZE 32, and BatchNorm cannot train on that: take another --bs, or "
             "MODEL.IMAGE_SIZE [64, 64]"
         )
-
-
-def _optimizer(
-    config: CfgNode, network: nn.Module, schedule: StepSchedule, device: torch.device
-) -> torch.optim.Optimizer:
-    train = config.TRAIN
-    options = OptimizerOptions(train.OPTIMIZER, train.WD, train.MOMENTUM, train.NESTEROV)
-    return build_optimizer(network, options, learning_rate=schedule.base, device=device)
 
 
 def _restore(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,6 +34,14 @@ class Reporter:
         self.lost_a_file = False
 
     @property
+    def continues_here(self) -> bool:
+        """True where the run goes on in the folder that its checkpoint lies in."""
+        start = self._parts.start
+        if start.path is None or not start.is_resume:
+            return False
+        return start.path.parent.resolve() == self._folder.resolve()
+
+    @property
     def ledger_path(self) -> Path | None:
         """Where bad files are listed; None on the ranks that write nothing."""
         return self._folder / run_folder.BAD_IMAGES if self._enabled else None
@@ -42,12 +50,10 @@ class Reporter:
         """Take the folder over from an older run, or continue its records; introduce the run."""
         if not self._enabled:
             return
-        start, position = self._parts.start, self._parts.position
-        continues = start.path is not None and start.path.parent.resolve() == self._folder.resolve()
-        if not (start.is_resume and continues):
-            aside = run_folder.set_aside_older_run(self._folder)
-            if aside is not None:
-                self.console.say(f"an older run was here; its files are now in {aside}")
+        position = self._parts.position
+        if not self.continues_here:
+            self._set_aside_older_run()
+        run_folder.sign(self._folder, self._processes.ranks.launch_id)
         first_step = position.epoch * position.num_steps + position.step
         self._records = RunRecords(self._folder, first_step=first_step)
         self._records.rewind(position.epoch, position.step)
@@ -62,10 +68,10 @@ class Reporter:
         if self._records is not None:
             self._records.close()
 
-    def keep(self, what: str, write: Callable[[], None]) -> None:
-        """Write a file on rank 0; where the disk refuses, say so and let the run go on."""
+    def keep(self, what: str, write: Callable[[], None]) -> bool:
+        """Write a file on rank 0; where the disk refuses, say so, go on, and return False."""
         if not self._enabled:
-            return
+            return True
         try:
             write()
         except OSError as error:
@@ -74,6 +80,8 @@ class Reporter:
                 f"[Warning] {what} could not be written ({error.strerror or error}); what was "
                 "there before is untouched and the run goes on: free some space"
             )
+            return False
+        return True
 
     def first_step(self, time_s: float) -> None:
         """Print one of the run's first step times, which hold the compilation."""
@@ -116,7 +124,9 @@ class Reporter:
         self._record(record, global_step)
         self.keep(run_folder.CURVES, self._draw_curves)
 
-    def result(self, progress: Progress, *, num_epochs: int, duration_s: float) -> None:
+    def result(
+        self, progress: Progress, *, num_epochs: int, num_bad_images: int, duration_s: float
+    ) -> None:
         """Write result.json and say where things are."""
         report: dict[str, object] = {
             "kind": "performance" if self._request.is_performance else "train",
@@ -129,13 +139,39 @@ class Reporter:
             "num_epochs": num_epochs,
             "num_steps": num_epochs * self._parts.position.num_steps,
             **progress.report,
+            "num_train_images": len(self._parts.images),
+            "num_bad_images": num_bad_images,
             "compile_time_s": round(self._compile_time_s, 4),
             "peak_memory_mib": devices.peak_memory_mib(self._processes.device),
             "duration_s": round(duration_s, 1),
         }
         path = self._folder / run_folder.RESULT
-        self.keep(run_folder.RESULT, lambda: log.write_json(_finite(report), path))
+        self.keep(run_folder.RESULT, lambda: log.write_json(report, path))
         self.console.say(f"results, logs and weights are in {self._folder}")
+
+    def repeat_result(self) -> bool:
+        """Write result.json once more where this whole run is done already; tell whether it was."""
+        path = self._folder / run_folder.RESULT
+        if not (self.continues_here and path.is_file()):
+            return False
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before.get("num_epochs") != self._config.TRAIN.END_EPOCH:
+            return False  # of an earlier, shorter run in this folder
+        self.keep(run_folder.RESULT, lambda: log.write_json(before, path))
+        self.console.say(
+            f"nothing is left to train; results, logs and weights are in {self._folder}"
+        )
+        return True
+
+    def _set_aside_older_run(self) -> None:
+        start = self._parts.start
+        best = start.path.with_name(run_folder.BEST) if start.is_resume and start.path else None
+        content = best.read_bytes() if best is not None and best.is_file() else None
+        aside = run_folder.set_aside_older_run(self._folder)
+        if aside is not None:
+            self.console.say(f"an older run was here; its files are now in {aside}")
+        if content is not None:  # the best model so far goes on with the run
+            write_atomically(content, self._folder / run_folder.BEST)
 
     def _introduce(self) -> None:
         parts, ranks, train = self._parts, self._processes.ranks, self._config.TRAIN
@@ -160,15 +196,8 @@ class Reporter:
     def _record(self, record: Mapping[str, object], global_step: int) -> None:
         if self._records is not None:
             records = self._records
-            self.keep(run_folder.METRICS, lambda: records.write(_finite(record), global_step))
+            self.keep(run_folder.METRICS, lambda: records.write(record, global_step))
 
     def _draw_curves(self) -> None:
         assert self._records is not None, "only rank 0 draws"
         save_curves(log.read_records(self._records.path), self._folder / run_folder.CURVES)
-
-
-def _finite(record: Mapping[str, object]) -> dict[str, object]:
-    """Return the record with NaN and infinity as null: JSON has neither."""
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
-    }

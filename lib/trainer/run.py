@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 
+import torch
 from yacs.config import CfgNode
 
 from lib import checkpoint, run_folder
@@ -15,7 +16,7 @@ from lib import device as devices
 from lib.checkpoint import TrainingState
 from lib.cli import PartlyFailed, Stopped
 from lib.data import BadImageLedger, EvalBatches
-from lib.distributed import Processes, StopRequest
+from lib.distributed import GIVE_UP, Processes, StopRequest
 from lib.engine import BadImages, StepRange, TrainHooks, evaluate, train_one_epoch
 from lib.log import EpochStats, EvalStats
 from lib.metrics import Metrics
@@ -44,7 +45,7 @@ def train(config: CfgNode, request: TrainRequest, processes: Processes) -> None:
             run.measure()
         else:
             run.train_and_evaluate()
-        run.finish(time.monotonic() - began_s)
+        run.finish(began_s=began_s)
 
 
 class _Run:
@@ -55,6 +56,10 @@ class _Run:
         self._reporter = Reporter(config, request, processes, self._parts)
         self._num_run_steps = 0  # of this process, over its epochs
         self._after_step: Callable[[], None] = lambda: None
+        self._num_bad_said: dict[str, int] = {}
+        start = self._parts.start
+        if start.is_resume and start.path and not start.path.with_name(run_folder.BEST).is_file():
+            self._progress.best_accuracy = -1.0  # its file is lost: the next best is kept
 
     def open(self, stop: StopRequest) -> None:
         """Take over the run folder."""
@@ -102,14 +107,20 @@ class _Run:
             )
             self._save(epoch + 1, 0, Metrics())
 
-    def finish(self, duration_s: float) -> None:
+    def finish(self, *, began_s: float) -> None:
         """Write what a whole run leaves."""
+        end_epoch = self._config.TRAIN.END_EPOCH
         if not self._request.is_performance:
             weights = checkpoint.to_cpu(self._parts.network.state_dict())
             self._keep_weights(run_folder.FINAL, weights)
-        self._reporter.result(
-            self._progress, num_epochs=self._config.TRAIN.END_EPOCH, duration_s=duration_s
-        )
+        was_done = self._parts.position.epoch == end_epoch
+        if not (was_done and self._reporter.repeat_result()):
+            self._reporter.result(
+                self._progress,
+                num_epochs=end_epoch,
+                num_bad_images=self._ledger.num_bad + self._val_ledger.num_bad,
+                duration_s=time.monotonic() - began_s,
+            )
         if self._reporter.lost_a_file:
             raise PartlyFailed("some files could not be written; see the warnings above")
 
@@ -140,14 +151,14 @@ class _Run:
                 sums_before=self._progress.sums if first else Metrics(),
             )
         self._reporter.console.end_bar()
-        self._ledger.merge(self._processes.gather(self._ledger.bad_images))
+        self._exchange_bad_images(self._ledger, "train")  # raises on all ranks after a GIVE_UP
         if end == first:
             stats = self._progress.with_saved_speed(stats)
         self._progress.note_epoch(stats)
         if stats.stop_signal:
             if not self._request.is_performance:
                 self._save(epoch, stats.num_steps_done, stats.metrics)
-            raise Stopped(stats.stop_signal)
+            raise self._stopped(epoch, stats.num_steps_done, stats.stop_signal)
         self._reporter.epoch_trained(stats)
         return stats
 
@@ -159,7 +170,7 @@ class _Run:
             on_interval=lambda stats: self._reporter.interval(
                 epoch, stats, epoch * num_steps + stats.step
             ),
-            on_bad_images=self._ledger.record,
+            on_bad_images=partial(self._note_bad_images, self._ledger),
             after_step=partial(self._end_step, epoch),
         )
 
@@ -180,12 +191,14 @@ class _Run:
         self._processes.agree_on_buffers(parts.network)
 
         def on_batch(index: int, bad: BadImages) -> None:
-            self._val_ledger.record(bad)
+            self._note_bad_images(self._val_ledger, bad)
             self._reporter.console.advance_bar()
             # Only for batches that every rank has: polling is a collective operation.
             if index < batches.num_common_steps and (signal := self._stop.poll()):
+                if signal == GIVE_UP:
+                    self._exchange_bad_images(self._val_ledger, "validate")
                 self._save(epoch, parts.position.num_steps, trained.metrics)
-                raise Stopped(signal)
+                raise self._stopped(epoch, parts.position.num_steps, signal)
 
         self._reporter.console.start_bar(f"epoch {epoch} validation", len(batches))
         stats = evaluate(
@@ -196,20 +209,65 @@ class _Run:
             on_batch=on_batch,
         )
         self._reporter.console.end_bar()
-        self._val_ledger.merge(self._processes.gather(self._val_ledger.bad_images))
+        self._exchange_bad_images(self._val_ledger, "validate")
+        if stats.metrics.num_not_finite:
+            self._refuse_lost_weights(epoch)
         return stats
+
+    def _refuse_lost_weights(self, epoch: int) -> None:
+        """Raise ValueError where weights are NaN or infinite, before they replace a checkpoint.
+
+        Finite ones may still give a loss that is not: BatchNorm's averages need some steps.
+        """
+        if not all(torch.isfinite(p).all() for p in self._parts.network.parameters()):
+            raise ValueError(
+                f"weights are NaN or infinite after epoch {epoch}; nothing is saved of this epoch: "
+                "lower TRAIN.LR"
+            )
+        self._reporter.console.say("[Warning] the validation loss is NaN or infinite")
+
+    def _note_bad_images(self, ledger: BadImageLedger, bad: BadImages) -> None:
+        """Record them; what ends the run on one of several ranks has to end it on all."""
+        try:
+            ledger.record(bad)
+        except ValueError:
+            if self._processes.ranks.world_size == 1:
+                raise
+            self._stop.give_up()
+
+    def _exchange_bad_images(self, ledger: BadImageLedger, use: str) -> None:
+        """Let every rank know what all have met, and say what came new."""
+        num_known = self._num_bad_said.get(use, 0)
+        ledger.merge(self._processes.gather(ledger.bad_images))
+        if ledger.num_bad > num_known:
+            self._num_bad_said[use] = ledger.num_bad
+            self._reporter.console.say(
+                f"[Warning] {ledger.num_bad} images to {use} cannot be read and are left out; they "
+                f"are listed in {self._reporter.ledger_path}"
+            )
+
+    def _stopped(self, epoch: int, step: int, signal: int) -> Stopped:
+        if self._request.is_performance:
+            return Stopped(signal)
+        return Stopped(
+            signal,
+            f"the state at epoch {epoch} step {step} is saved in {self._request.folder}; go on "
+            "with --auto_resume",
+        )
 
     def _note_best(self, epoch: int, stats: EvalStats) -> None:
         """Keep the weights where this evaluation is the best of the whole run, resumes included."""
         accuracy = stats.metrics.accuracy_top1
-        if accuracy > self._progress.best_accuracy:
+        if accuracy <= self._progress.best_accuracy:
+            return
+        weights = checkpoint.to_cpu(self._parts.network.state_dict())
+        if self._keep_weights(run_folder.BEST, weights):  # else the next good one is tried again
             self._progress.best_accuracy = accuracy
             self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
-            self._keep_weights(run_folder.BEST, checkpoint.to_cpu(self._parts.network.state_dict()))
 
-    def _keep_weights(self, name: str, content: object) -> None:
+    def _keep_weights(self, name: str, content: object) -> bool:
         path = self._request.folder / name
-        self._reporter.keep(name, lambda: checkpoint.save_atomically(content, path))
+        return self._reporter.keep(name, lambda: checkpoint.save_atomically(content, path))
 
     def _save(self, epoch: int, step: int, sums: Metrics) -> None:
         """Write checkpoint.pth.tar; a collective operation, ended when the file is whole."""
@@ -229,6 +287,7 @@ class _Run:
                 sums=list(sums.counts()),
                 best_accuracy=self._progress.best_accuracy,
                 report=self._progress.report,
+                num_images=len(parts.images),
                 class_names=list(names),
                 class_to_idx={name: index for index, name in enumerate(names)},
                 config=self._config.dump(),
@@ -240,7 +299,7 @@ class _Run:
         first_step = self._request.profile_start_step
         if first_step is None or self._num_run_steps or not self._processes.ranks.is_main:
             return
-        folder = self._request.folder / "profile"
+        folder = self._request.folder / run_folder.PROFILE
         profiler = devices.profiler(self._processes.device, folder, first_step=first_step)
         self._after_step = stack.enter_context(profiler).step  # type: ignore[attr-defined]
         stack.callback(self._stop_profiling)

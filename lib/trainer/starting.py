@@ -17,8 +17,7 @@ from lib.checkpoint import (
     read_weights,
 )
 from lib.distributed import Processes
-from lib.environment import RankInfo
-from lib.run_folder import CHECKPOINT
+from lib.run_folder import CHECKPOINT, is_signed
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,21 @@ class Start:
         return f"{self.description}: {load_weights(model, self.weights, new_head=new_head)}"
 
 
-def find_start(config: CfgNode, request: TrainRequest, ranks: RankInfo) -> Start:
-    """Return what to start from: --resume, auto-resume, pretrained weights, or nothing.
+def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> Start:
+    """Return what to start from; the first there is of the following.
 
+    After an elastic restart the checkpoint of an earlier attempt; --resume; the run folder's own
+    checkpoint where that is asked for; pretrained weights; nothing.
     Raises FileNotFoundError and ValueError for a file that is not there or not of the kind.
     """
-    own = request.folder / CHECKPOINT
-    wants_own = request.auto_resume or config.TRAIN.RESUME or ranks.restart_count > 0
-    path = request.resume or (own if wants_own and own.is_file() else None)
+    own, ranks = request.folder / CHECKPOINT, processes.ranks
+    is_restart = ranks.restart_count > 0 and is_signed(request.folder, ranks.launch_id)
+    # Rank 0 signs the folder, so its word holds for the ranks of other machines too.
+    is_restart = processes.gather(is_restart)[0]
+    wants_own = request.auto_resume or config.TRAIN.RESUME
+    path = own if is_restart and own.is_file() else request.resume
+    if path is None and wants_own and own.is_file():
+        path = own
     if path is not None:
         state = load_training_state(path)
         return Start("resumed", WeightFile(path, state["state_dict"], None), state)
@@ -99,6 +105,15 @@ def check_same_start(start: Start, processes: Processes) -> None:
             f"the ranks have found different checkpoints (rank {processes.ranks.rank}: "
             f"{start.path or 'none'}): every machine must see the same run folder, so share it, or "
             "copy the checkpoint to each"
+        )
+
+
+def check_work_left(start: Start, position: Position, *, end_epoch: int, measures: bool) -> None:
+    """Raise ValueError where a resumed run has nothing to do that its checkpoint has not done."""
+    if position.epoch > end_epoch or (measures and position.epoch >= end_epoch):
+        raise ValueError(
+            f"{start.path} has {position.epoch} epochs behind it and --train_epochs asks for "
+            f"{end_epoch}: raise --train_epochs"
         )
 
 
@@ -136,10 +151,16 @@ def class_count(config: CfgNode, class_names: tuple[str, ...]) -> int:
     return len(class_names)
 
 
-def check_same_classes(start: Start, class_names: tuple[str, ...]) -> None:
-    """Raise ValueError where a resumed run was trained on other classes."""
+def check_same_data(start: Start, class_names: tuple[str, ...], *, num_images: int) -> None:
+    """Raise ValueError where a resumed run had other classes, or is amid other images."""
     if start.state is None:
         return
+    theirs_images, step = start.state["num_images"], start.state["position"]["step"]
+    if step and theirs_images != num_images:
+        raise ValueError(
+            f"{start.path} was saved inside an epoch of {theirs_images} images, the data now has "
+            f"{num_images}: bring the images back, or begin a new run with --pretrained"
+        )
     theirs = tuple(start.state["class_names"])
     if theirs != class_names:
         raise ValueError(

@@ -35,19 +35,28 @@ def assert_bit_equal(first: Path, second: Path) -> None:
     ours, theirs = (json.loads((f / "result.json").read_text()) for f in (first, second))
     assert {key: ours[key] for key in keys} == {key: theirs[key] for key in keys}
     assert losses(first) == losses(second)
+    epochs = [
+        [{k: v for k, v in r.items() if k != "images_per_s"} for r in records(f, "epoch")]
+        for f in (first, second)
+    ]
+    assert epochs[0] == epochs[1]
 
 
 def losses(folder: Path) -> list[tuple[object, ...]]:
     """Every training line of metrics.jsonl: none twice, none lost."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(r["epoch"], r["step"], r["loss"]) for r in records if r["kind"] == "interval"]
+    return [(r["epoch"], r["step"], r["loss"]) for r in records(folder, "interval")]
 
 
-def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
-    """Return the process ids of the two ranks that a launcher has started."""
+def records(folder: Path, kind: str) -> list[dict[str, object]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def ranks_of(launcher: subprocess.Popen[str], *, at_least: int = 2) -> list[int]:
+    """Return the process ids of the ranks that a launcher has started."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     ranks = [int(c) for c in children if b"LOCAL_RANK=" in Path(f"/proc/{c}/environ").read_bytes()]
-    assert len(ranks) == 2
+    assert len(ranks) >= at_least
     return ranks
 
 
@@ -239,9 +248,93 @@ def test_the_rate_decays_at_its_epoch_resumed_before_at_or_after_it(
     common = (TRAIN, *arguments, "--out", tmp_path, "PRINT_FREQ", 100, "TRAIN.LR_STEP", "[2]")
     assert run_script(*common, "--train_epochs", epochs_before).returncode == 0
     assert run_script(*common, "--train_epochs", 4, "--auto_resume").returncode == 0
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    rates = [r["learning_rate"] for r in records if r["kind"] == "epoch"]
+    rates = [record["learning_rate"] for record in records(tmp_path, "epoch")]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+
+
+def test_a_resume_in_another_folder_brings_the_best_model_along(
+    arguments: tuple[object, ...], alone: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Pitfall 14."""
+    checkpoint_path = alone / "checkpoint.pth.tar"
+    common = (TRAIN, *arguments, "--train_epochs", 3, "--lr", 5)
+    done = run_script(*common, "--out", tmp_path / "a", "--resume", checkpoint_path)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (weights_of(folder, "model_best.pth.tar") for folder in (tmp_path / "a", alone))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    lonely = tmp_path / "lonely.pth.tar"
+    lonely.write_bytes(checkpoint_path.read_bytes())
+    done = run_script(*common, "--out", tmp_path / "b", "--resume", lonely)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "b" / "result.json").read_text())
+    assert result["best_epoch"] == 2, "the best of what is still there"
+    assert (tmp_path / "b" / "model_best.pth.tar").is_file()
+
+
+def test_a_resume_takes_seed_from_the_checkpoint_and_settings_from_the_command_line(
+    arguments: tuple[object, ...], alone: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Pitfall 15: the random generators of each rank are in the checkpoint and are put back."""
+    done = run_script(
+        TRAIN, *arguments, "--out", tmp_path, "--resume", alone / "checkpoint.pth.tar",
+        "--train_epochs", 3, "--seed", 9, "TRAIN.WD", 0.5, "TRAIN.MOMENTUM", 0.7,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = (
+        checkpoint.load_training_state(folder / "checkpoint.pth.tar")
+        for folder in (alone, tmp_path)
+    )
+    assert after["seed"] == before["seed"] == 0
+    assert torch.equal(after["rng"][0]["torch"], before["rng"][0]["torch"])
+    (group,) = after["optimizer"]["param_groups"]
+    assert (group["weight_decay"], group["momentum"]) == (0.5, 0.7)
+
+
+def test_the_loss_scale_survives_a_resume(
+    arguments: tuple[object, ...], run_script: RunScript, tmp_path: Path
+) -> None:
+    """Pitfall 23: fp16's scaler goes on with the steps it had counted."""
+    common = (TRAIN, *arguments, "--out", tmp_path, "--precision", "fp16", "--auto_resume")
+    counted = []
+    for epochs in (1, 2):
+        assert run_script(*common, "--train_epochs", epochs).returncode == 0
+        state = checkpoint.load_training_state(tmp_path / "checkpoint.pth.tar")
+        counted.append(state["precision"]["scaler"]["_growth_tracker"])
+    assert counted[1] == counted[0] + 7
+
+
+def test_a_performance_run_without_a_step_to_take_is_refused(
+    arguments: tuple[object, ...], alone: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    resume = ("--resume", alone / "checkpoint.pth.tar", "--out", tmp_path)
+    for more in (("--stop_step", 3), ("--train_epochs", 1)):
+        done = run_script(TRAIN, *arguments, *resume, *more)
+        assert done.returncode == 2 and "raise --train_epochs" in done.stderr
+
+
+def test_a_restart_never_continues_an_older_launchs_run(
+    arguments: tuple[object, ...], alone: Path, tmp_path: Path
+) -> None:
+    """Pitfall 4: a rank dies before its launch has taken the folder over."""
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar", "metrics.jsonl", ".launch"):
+        (tmp_path / name).write_bytes((alone / name).read_bytes())
+    common = (*arguments, "--out", tmp_path, *TWO_CARDS, "--max_restarts", 1, "--train_epochs", 1)
+    process = subprocess.Popen(
+        command(TRAIN, common),
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (ranks := ranks_of(process, at_least=0)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(ranks[-1], signal.SIGKILL)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, printed
+    assert "from scratch" in printed and "resumed" not in printed
+    assert (tmp_path / "previous_1" / "checkpoint.pth.tar").is_file()
 
 
 def test_a_resumed_run_that_is_done_says_its_results_again(

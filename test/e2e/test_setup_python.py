@@ -132,7 +132,7 @@ def test_the_quick_start_trains_evaluates_and_checks_both_accuracies(
     assert calls == [
         "tools/make_digits.py data/digits",
         f"tools/train.py data/digits --cfg {cfg} --out my run --device cpu --out my run --seed=3",
-        f"tools/valid.py data/digits --cfg {cfg} --testModel my run/model_best.pth.tar"
+        "tools/valid.py data/digits --cfg my run/config.yaml --testModel my run/model_best.pth.tar"
         " --out my run/eval --device cpu",
     ]
     if code == 0:

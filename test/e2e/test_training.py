@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -262,6 +263,65 @@ def test_a_bad_picture_is_skipped_counted_and_listed_or_fatal_as_the_setting_say
         failed = run_script(*common, "--out", tmp_path / "f", *settings)
         assert failed.returncode == 2
         assert failed.stderr.count("\n") == 1 and failed.stderr.startswith("[Error] ")
+
+
+def test_bad_training_pictures_met_by_any_rank_are_said_listed_once_and_counted(
+    tiny_data: Path, tiny_yaml: Path, run_separately: RunScript, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    for name in ("a", "b"):
+        (tmp_path / "data/train/c1" / f"broken_{name}.png").write_bytes(b"no picture")
+    done = run_separately(
+        TRAIN, tmp_path / "data", "--cfg", tiny_yaml, "--out", tmp_path / "o", "--cards", 2,
+        "--bs", 2, "DATASET.BAD_IMAGES_MAX_SHARE", 0.1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 images to train cannot be read" in done.stdout
+    listed = (tmp_path / "o" / "bad_images.tsv").read_text().splitlines()
+    assert sorted(Path(line.split("\t")[0]).name for line in listed) == [
+        "broken_a.png",
+        "broken_b.png",
+    ]
+    result = result_of(tmp_path / "o")
+    assert (result["num_train_images"], result["num_bad_images"]) == (29, 2)
+
+
+def test_an_evaluation_replaces_the_files_of_the_one_before_and_nan_is_null(
+    run: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    weights = torch.load(run / "model_best.pth.tar", weights_only=True)
+    weights["classifier.bias"][0] = float("nan")
+    torch.save(weights, tmp_path / "nan.pth")
+    common = (VALID, tiny_data, "--cfg", tiny_yaml, "--out", tmp_path / "e", "--testModel")
+    assert run_script(*common, run / "model_best.pth.tar", "--per_class").returncode == 0
+    done = run_script(*common, tmp_path / "nan.pth")
+    assert done.returncode == 0 and "NaN or infinite" in done.stdout
+    assert result_of(tmp_path / "e")["loss"] is None
+    assert not (tmp_path / "e" / "per_class.csv").exists()
+
+
+def test_the_run_folders_config_repeats_the_run(
+    run: Path, tiny_data: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    done = run_script(TRAIN, tiny_data, "--cfg", run / "config.yaml", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        torch.load(f / "final_state.pth.tar", weights_only=True) for f in (tmp_path, run)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--device", "cuda"), ("MODEL.NUM_CLASSES", "7"), ("--resume", "absent.pth.tar")]
+)
+def test_bad_input_with_two_cards_is_one_line_and_exit_code_2_too(
+    arguments: tuple[str, str], tiny_data: Path, run_separately: RunScript, tmp_path: Path
+) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    done = run_separately(TRAIN, tiny_data, "--out", tmp_path, "--cards", 2, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("[Error] ") and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_nan_loss_stops_the_run_with_step_rate_and_scale_and_keeps_the_checkpoint(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.config import load_config, run_folder, value_at
+from lib.config import default_run_folder, load_config, value_at
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
 
@@ -343,5 +343,5 @@ def test_what_a_configuration_is_dumped_as_loads_as_the_same(official, tmp_path)
 
 def test_the_run_folder_has_the_data_sets_and_the_files_name():
     config = load_config(None, ["OUTPUT_DIR", "out", "DATASET.DATASET", "digits"])
-    assert run_folder(config, Path("some/where/w18.v2.yaml")) == Path("out/digits/w18.v2")
-    assert run_folder(config, None) == Path("out/digits/hrnet_w18")
+    assert default_run_folder(config, Path("some/where/w18.v2.yaml")) == Path("out/digits/w18.v2")
+    assert default_run_folder(config, None) == Path("out/digits/hrnet_w18")

@@ -111,7 +111,8 @@ def test_several_machines_meet_at_one_address():
     """Pitfall 24."""
     cluster = Cluster(8, 2, 1, "10.0.0.1", 1234, max_restarts=3)
     assert cluster.num_processes == 16
-    assert set(cluster.torchrun_arguments()) == {
+    arguments = set(cluster.torchrun_arguments())
+    assert arguments == {
         "--nnodes=2", "--node-rank=1", "--master-addr=10.0.0.1", "--master-port=1234",
         "--nproc-per-node=8", "--max-restarts=3",
     }  # fmt: skip

@@ -206,6 +206,13 @@ def apex(monkeypatch):
 
     def initialize(models, optimizers, *, opt_level, loss_scale, verbosity):
         amp.calls.append((opt_level, loss_scale))
+
+        def new_zero_grad():  # like apex's, it takes no argument
+            for group in optimizers.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+        optimizers.zero_grad = new_zero_grad
         return models, optimizers
 
     @contextlib.contextmanager
@@ -262,18 +269,38 @@ def test_torchs_mixed_precision_leaves_model_and_optimizer_as_they_are():
     assert precision.prepare(network, optimizer) == (network, optimizer)
 
 
-def test_apex_that_is_not_there_says_where_it_comes_from(monkeypatch):
+def test_torch_takes_over_where_apex_is_not_installed_and_says_so(monkeypatch):
     """Pitfall 11: apex is imported only where it is asked for."""
     monkeypatch.setitem(sys.modules, "apex", None)
-    assert Precision("fp16", CPU).name == "fp16"
-    with pytest.raises(ValueError, match="apex.amp cannot be imported .* Ascend's apex wheel"):
-        Precision("fp16", CPU, backend="apex")
+    precision = Precision("fp16", CPU, backend="apex")
+    assert not precision.uses_apex and "scaler" in precision.state_dict()
+    assert precision.describe().endswith("; apex is not installed")
+    assert "apex" not in Precision("fp16", CPU).describe()
 
 
 @pytest.mark.parametrize("name", ["fp32", "hf32", "bf16"])
-def test_apex_is_for_fp16_alone(name):
-    with pytest.raises(ValueError, match=f"apex is for fp16, not {name}"):
-        Precision(name, CPU, backend="apex")
+def test_apex_concerns_fp16_alone(name, apex):
+    assert not Precision(name, CPU, backend="apex").uses_apex
+
+
+def test_an_overflow_on_the_first_step_leaves_no_trace_in_the_momentum():
+    """Pitfall 23: torch's fused SGD makes its buffers of uninitialised memory in that step."""
+    linear = torch.nn.Linear(64, 64)
+    optimizer = devices.sgd(
+        linear.parameters(), CPU, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=True
+    )
+    plain = torch.optim.SGD(
+        (copy.deepcopy(p) for p in linear.parameters()), lr=0.1, momentum=0.9, nesterov=True
+    )
+    precision = Precision("fp16", CPU)
+    precision.step(linear(torch.ones(1, 64)).sum() * float("inf"), optimizer)
+    for _ in range(3):
+        for ours, theirs in zip(linear.parameters(), plain.param_groups[0]["params"], strict=True):
+            theirs.grad = torch.full_like(ours, 0.5)
+        precision.step(sum(p.sum() for p in linear.parameters()) * 0.5, optimizer)
+        plain.step()
+    for ours, theirs in zip(linear.parameters(), plain.param_groups[0]["params"], strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_npu_takes_the_scaler_of_its_own_library(monkeypatch):

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.checkpoint import Position, WeightFile
+from lib import run_folder
+from lib.checkpoint import Position, TrainingState, WeightFile
 from lib.config import load_config
 from lib.environment import RankInfo
 from lib.trainer.starting import (
     Start,
     TrainRequest,
     check_same_start,
+    check_work_left,
     class_count,
     find_start,
     starting_position,
@@ -25,6 +27,16 @@ def resumed(**position: int) -> Start:
         "position": {"epoch": 4, "step": 0, "num_steps": 10, "images_per_step": 64, **position}
     }
     return Start("resumed", WeightFile(Path("c.pth.tar"), {}, None), state)  # type: ignore[arg-type]
+
+
+class OneRank:
+    """Stands in for the processes of a run on one card."""
+
+    def __init__(self, **ranks: object):
+        self.ranks = RankInfo(**ranks)  # type: ignore[arg-type]
+
+    def gather(self, item: object) -> list[object]:
+        return [item]
 
 
 class TwoRanks:
@@ -65,6 +77,15 @@ def test_a_whole_epoch_is_whole_with_any_batch_size() -> None:
     assert position.step == 3
 
 
+def test_a_resume_without_work_left_is_refused_but_a_whole_run_may_say_its_results_again() -> None:
+    start, position = resumed(), Position(4, 0, 10, 64)
+    check_work_left(start, position, end_epoch=5, measures=True)
+    check_work_left(start, position, end_epoch=4, measures=False)
+    for end_epoch, measures in ((4, True), (3, False)):
+        with pytest.raises(ValueError, match="raise --train_epochs"):
+            check_work_left(start, position, end_epoch=end_epoch, measures=measures)
+
+
 def test_ranks_that_found_different_checkpoints_are_refused() -> None:
     start = resumed(step=6)
     assert start.state is not None
@@ -84,23 +105,29 @@ def test_the_class_count_is_the_datas_and_another_setting_is_refused() -> None:
 def test_the_run_folders_checkpoint_is_taken_only_when_asked_for_and_before_pretrained_weights(
     tmp_path: Path,
 ) -> None:
-    """Pitfall 4, and the order: --resume, auto-resume, pretrained, scratch."""
+    """Pitfall 4, and the order: an attempt before, --resume, auto-resume, pretrained, scratch."""
     weights = {"conv1.weight": torch.zeros(1)}
     torch.save(weights, tmp_path / "w.pth")
-    state = {"format": 1, "position": {}, "state_dict": weights}
+    state = dict.fromkeys(TrainingState.__required_keys__, 0)
+    state |= {"format": 1, "position": {}, "state_dict": weights}
     torch.save(state, tmp_path / "checkpoint.pth.tar")
     torch.save(state, tmp_path / "other.pth.tar")
     config = load_config(None, ["MODEL.PRETRAINED", str(tmp_path / "w.pth")])
 
-    def found(ranks: RankInfo = RankInfo(), **asked: object) -> str:  # noqa: B008
+    def found(ranks: OneRank = OneRank(), **asked: object) -> str:  # noqa: B008
         request = TrainRequest(tmp_path, tmp_path, "x", **asked)  # type: ignore[arg-type]
-        path = find_start(config, request, ranks).path
+        path = find_start(config, request, ranks).path  # type: ignore[arg-type]
         assert path is not None
         return path.name
 
     assert found() == "w.pth"
     assert found(auto_resume=True) == "checkpoint.pth.tar"
-    assert found(RankInfo(restart_count=1)) == "checkpoint.pth.tar"
     assert found(resume=tmp_path / "other.pth.tar", auto_resume=True) == "other.pth.tar"
-    nothing = find_start(load_config(), TrainRequest(tmp_path, tmp_path, "x"), RankInfo())
+    restarted = OneRank(restart_count=1, launch_id="mine")
+    assert found(restarted) == "w.pth", "the checkpoint is of another launch"
+    run_folder.sign(tmp_path, "mine")
+    assert found(restarted) == "checkpoint.pth.tar"
+    assert found(restarted, resume=tmp_path / "other.pth.tar") == "checkpoint.pth.tar"
+    request = TrainRequest(tmp_path, tmp_path, "x")
+    nothing = find_start(load_config(), request, OneRank())  # type: ignore[arg-type]
     assert nothing.path is None and not nothing.is_resume
