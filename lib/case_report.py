@@ -8,6 +8,7 @@ NumPy: it runs after every launcher and has to be quick.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class RunFigures:
 
     @property
     def step_time_ms(self) -> float:
-        """Milliseconds a step: the images of all cards (Pitfall 36) over images/s."""
+        """Milliseconds a step: the images of all cards over images/s."""
         return self.batch_size * self.num_cards * 1000 / self.images_per_s
 
 
@@ -152,6 +153,8 @@ def _figure(
     entries: Mapping[str, object], key: str, path: Path, *, above_zero: bool = False
 ) -> float:
     number = entries.get(key)
+    if number is None and key in entries and key.endswith("loss"):
+        return math.nan  # how JSON says a loss that was not finite
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise ValueError(f"{path}: {key} is {number!r}, a number is needed: run again")
     if above_zero and number <= 0:
