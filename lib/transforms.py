@@ -57,6 +57,24 @@ def eval_resize(crop: int) -> int:
     return int(crop / CROP_SHARE)
 
 
+def recipe(crop: int) -> dict[str, object]:
+    """How pictures become the network's input, in plain types: what files keep to compare.
+
+    `preprocess.json` beside the prepared pictures and the metadata of an ONNX file hold it. Two of
+    them are equal exactly where the preprocessing is.
+    """
+    return {
+        "resize": eval_resize(crop),
+        "crop": crop,
+        "interpolation": "bilinear",
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "channels": "RGB",
+        "layout": "CHW",
+        "dtype": "float32",
+    }
+
+
 def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     """Scale (bilinear, antialiased) so that the short side is `size`, the long one rounded down.
 

@@ -23,20 +23,27 @@ SOURCES = [*LIB, *TOOLS, *sorted(REPO.glob("*.py"))]
 LEVELS = {
     # What knows nothing of devices: settings, the network, the pictures, the command line.
     0: ("case_report", "cli", "config", "environment", "model_info", "run_folder", "transforms"),
-    1: ("device", "launch", "models"),
+    1: ("ascend", "device", "launch", "models", "quantize"),
     2: ("checkpoint", "data", "distributed", "metrics", "optim", "precision"),
-    3: ("log", "plots"),
-    4: ("engine",),
-    5: ("assembly",),
+    3: ("export", "log", "plots"),
+    4: ("engine", "offline"),
+    5: ("assembly", "compare", "offline_infer"),
     6: ("evaluator", "trainer"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 WITHOUT_TORCH = (
+    "ascend",
     "case_report",
     "cli",
+    "compare",
     "config",
     "environment",
     "launch",
+    "offline_infer",
+    "offline.predictions",
+    "offline.preprocess",
+    "offline.scores",
+    "quantize",
     "run_folder",
     "transforms",
 )

@@ -1,0 +1,51 @@
+"""The way from an ONNX file to Ascend's .om: what ATC accepts, and the scripts that run it.
+
+Needs onnx and numpy, neither torch nor CANN: a model is judged by what CANN documents.
+"""
+
+from lib.ascend.checks import (
+    ACCEPTED,
+    MAX_IR_VERSION,
+    OPSETS,
+    PROBLEM,
+    SAFE_OPSETS,
+    Finding,
+    ModelInput,
+    check_batches,
+    check_model,
+    model_input,
+)
+from lib.ascend.pictures import uint8_size, write_uint8_bins
+from lib.ascend.scripts import (
+    LEGACY_PRECISION_MODES,
+    PRECISION_MODES,
+    Conversion,
+    aipp_config,
+    atc_commands,
+    atc_script,
+    infer_script,
+    write_scripts,
+)
+
+__all__ = [
+    "ACCEPTED",
+    "LEGACY_PRECISION_MODES",
+    "MAX_IR_VERSION",
+    "OPSETS",
+    "PRECISION_MODES",
+    "PROBLEM",
+    "SAFE_OPSETS",
+    "Conversion",
+    "Finding",
+    "ModelInput",
+    "aipp_config",
+    "atc_commands",
+    "atc_script",
+    "check_batches",
+    "check_model",
+    "infer_script",
+    "model_input",
+    "uint8_size",
+    "write_scripts",
+    "write_uint8_bins",
+]

@@ -1,0 +1,165 @@
+"""A whole export: weights in, a checked ONNX file and its receipt out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.checkpoint import WeightFile, load_weights, read_weights, write_atomically
+from lib.cli import PartlyFailed
+from lib.export.graph import broken_promises, describe, signature
+from lib.export.options import ExportOptions
+from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
+from lib.export.write import check_available, write_graph
+from lib.models.build import build_model, network_spec
+from lib.models.hrnet import ARCHS
+
+SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how it compared."""
+
+    onnx: Path
+    receipt: Path
+    loaded: str  # one line on the weights
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The network to export, and what is known of it."""
+
+    network: nn.Module
+    arch: str
+    file: WeightFile
+    sha256: str
+    image_size: int
+    loaded: str
+
+
+def export_onnx(
+    config: CfgNode,
+    checkpoint: Path,
+    output: Path,
+    options: ExportOptions | None = None,
+    *,
+    verify_images: Path | None = None,
+) -> ExportReport:
+    """Write `checkpoint` as the ONNX file `output`, with a receipt beside it.
+
+    The network and the image size come from `config`, the number of classes from the weights.
+    The file gets its name only after ONNX's checker and the comparison with the network; else it
+    is kept as `<name>.failed.onnx` and PartlyFailed is raised. An earlier `output` is then left.
+    Raises ValueError and FileNotFoundError for what the caller can mend.
+    """
+    options = options or ExportOptions()
+    if output.suffix != SUFFIX:
+        raise ValueError(f"--output {output}: a name that ends in {SUFFIX} is needed")
+    check_available(options)
+    source = _read(config, checkpoint)
+    pictures = (
+        None
+        if verify_images is None
+        else read_pictures(verify_images, image_size=source.image_size)
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = output.with_name(f".{output.stem}.{os.getpid()}.tmp{SUFFIX}")
+    try:
+        _write(source, scratch, options)
+        faults, checks = _judge(scratch, source, options, pictures)
+        receipt = _receipt(scratch, source, options, checks)
+        target = output.with_suffix(f".failed{SUFFIX}") if faults else output
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    receipt_path = target.with_suffix(".receipt.json")
+    write_atomically((json.dumps(receipt, indent=2) + "\n").encode(), receipt_path)
+    if faults:
+        raise PartlyFailed(f"{output} is not written: {'; '.join(faults)}; see {target}")
+    return ExportReport(output, receipt_path, source.loaded, tuple(checks))
+
+
+def _read(config: CfgNode, checkpoint: Path) -> _Source:
+    file = read_weights(checkpoint)
+    network = build_model(config, file.num_classes).eval()
+    loaded = load_weights(network, file)
+    spec = network_spec(config)
+    # An official yaml spells out a network that most often has a name of its own.
+    arch = next((name for name in ARCHS if ARCHS[name] == spec), config.MODEL.NAME)
+    size = config.MODEL.IMAGE_SIZE[0]
+    return _Source(network, arch, file, _sha256(checkpoint), size, loaded)
+
+
+def _write(source: _Source, path: Path, options: ExportOptions) -> None:
+    model = write_graph(source.network, path, options, image_size=source.image_size)
+    names = source.file.class_names
+    describe(
+        model,
+        options,
+        image_size=source.image_size,
+        class_names=names if names and len(names) == source.file.num_classes else None,
+        arch=source.arch,
+        checkpoint_sha256=source.sha256,
+    )
+    onnx.save(model, str(path))
+
+
+def _judge(
+    path: Path, source: _Source, options: ExportOptions, pictures: Pictures | None
+) -> tuple[list[str], list[Check]]:
+    """Return why the file at `path` must not be kept, and the comparison with the network."""
+    size = source.image_size
+    faults = broken_promises(path, options, image_size=size, num_classes=source.file.num_classes)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        faults.append(f"ONNX's checker says: {' '.join(str(error).split())[:300]}")
+    if faults:  # it may not even run
+        return faults, []
+    checks = verify_onnx(path, source.network, options, image_size=size, pictures=pictures)
+    return [f"{check}, above {TOLERANCE:g}" for check in checks if not check.passed], checks
+
+
+def _receipt(
+    path: Path, source: _Source, options: ExportOptions, checks: Sequence[Check]
+) -> dict[str, object]:
+    model = onnx.load(str(path), load_external_data=False)
+    return {
+        "onnx_sha256": _sha256(path),
+        "checkpoint_sha256": source.sha256,
+        "arch": source.arch,
+        "profile": options.profile,
+        "opset": next(entry.version for entry in model.opset_import if not entry.domain),
+        "ir_version": model.ir_version,
+        "input_shape": signature(model.graph.input)[0][1],
+        "output_shape": signature(model.graph.output)[0][1],
+        "versions": {
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "python": platform.python_version(),
+        },
+        "checks": [check.as_json() for check in checks],
+        "tolerance": TOLERANCE,
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""Work spread over processes: every result is read, and a stop leaves no process behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import NoReturn, TypeVar
+
+from lib.cli import PartlyFailed, Stopped
+from lib.launch import end_with_parent
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# Enough that no process waits for its next job, few enough that a stop comes soon.
+_JOBS_AHEAD = 3
+_CHECK_EVERY_S = 0.1
+
+
+def _go_on() -> None:
+    """Nothing has been noted."""
+
+
+def run_in_processes(
+    work: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    *,
+    num_workers: int,
+    start_method: str | None = None,
+    check: Callable[[], None] = _go_on,
+) -> Generator[Result, None, None]:
+    """Yield `work(job)` of every job, in the order in which they end.
+
+    A stop is this process's affair: whatever is raised here, the workers end the jobs they have
+    begun and leave before it goes on. They also leave when this process is killed. The caller
+    closes the iterator (contextlib.closing), which is how it ends where the caller itself raises.
+
+    Args:
+        work: a function that can be pickled.
+        jobs: what it is called with; taken one by one as the work goes on.
+        num_workers: how many processes.
+        start_method: 'fork', 'spawn', 'forkserver'; None for the platform's own.
+        check: called several times a second; what it raises ends the work. See `stops_noted`.
+
+    Raises:
+        PartlyFailed: a process was killed.
+        Whatever `work` raises.
+    """
+    context = multiprocessing.get_context(start_method)
+    executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_set_up_worker)
+    waiting: set[Future[Result]] = set()
+    left = iter(jobs)
+    try:
+        while True:
+            ahead = _JOBS_AHEAD * num_workers - len(waiting)
+            waiting |= {executor.submit(partial(_do, work), job) for job in islice(left, ahead)}
+            if not waiting:
+                return
+            check()
+            done, waiting = wait(waiting, timeout=_CHECK_EVERY_S, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    except BrokenProcessPool:
+        # A SIGTERM to all processes at once may have ended a worker before it is noted here.
+        time.sleep(_CHECK_EVERY_S)
+        check()
+        raise PartlyFailed(
+            "a worker process was killed, most often for want of memory: run the same command "
+            "again, with fewer --workers"
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def stops_noted() -> Iterator[Callable[[], None]]:
+    """Note Ctrl-C and SIGTERM within the block; yield a function that raises what was noted.
+
+    An exception raised by a signal itself may come anywhere, within a destructor too, where Python
+    drops it. A second signal does raise at once. Off the main thread nothing changes.
+
+    Raises (from that function): KeyboardInterrupt, Stopped.
+    """
+    noted: list[int] = []
+
+    def check() -> None:
+        if noted:
+            raise KeyboardInterrupt if noted[0] == signal.SIGINT else Stopped(noted[0])
+
+    def note(number: int, frame: object) -> None:
+        check()
+        noted.append(number)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    # An ignored signal stays so: a shell's background jobs ignore Ctrl-C.
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _set_up_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the workers too
+    signal.signal(signal.SIGTERM, _leave)
+    end_with_parent()
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    """Raise, so that a write under way cleans up before the process ends."""
+    raise SystemExit(128 + number)
+
+
+def _do(work: Callable[[Job], Result], job: Job) -> Result:
+    try:
+        return work(job)
+    except SystemExit:  # the pool would send it to the parent as a result, and go on
+        os._exit(128 + signal.SIGTERM)

@@ -1,0 +1,247 @@
+"""From a folder of predictions and a label file to accuracies, or to what is wrong with them.
+
+A score over a set that isn't whole means nothing, so it isn't computed unless asked for.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lib.offline.files import picture_stem, shorten, write_whole
+from lib.offline.mappings import better_mapping
+from lib.offline.predictions import prediction_names, stem_of
+from lib.offline.ranking import Indices, most_frequent_size, rank_files
+
+# TensorFlow's networks for ImageNet have a background class in front of the thousand.
+_OUTPUTS_WITH_BACKGROUND = 1001
+_MISSING, _EXTRA, _DOUBLE = "missing", "without a label", "second ones of a picture"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the predictions are worth; the arrays have a place for each that was scored."""
+
+    num_outputs: int
+    labels: Indices  # as in the label file
+    ranks: Indices  # how many outputs come before the right one
+    answers: Indices  # the output that comes first, numbered as the labels
+    problems: Mapping[str, Sequence[str]]  # kind: names of predictions or pictures
+    advice: str  # on labels that are numbered otherwise than the outputs; most often empty
+
+    @property
+    def num_images(self) -> int:
+        """How many predictions were scored."""
+        return len(self.labels)
+
+    def num_hits(self, place: int) -> int:
+        """How many right classes are among the first `place` outputs."""
+        return int(np.count_nonzero(self.ranks < place))
+
+    def accuracy(self, place: int) -> float:
+        """The same in percent."""
+        return self.num_hits(place) / self.num_images * 100
+
+    def problem_lines(self) -> list[str]:
+        """A phrase for each kind of problem: how many, and the first few names."""
+        return [f"{len(names)} {kind}: {shorten(names)}" for kind, names in self.problems.items()]
+
+
+def score_folder(folder: Path, label_file: Path, *, num_workers: int | None = None) -> Scores:
+    """Read and rank every prediction of a folder.
+
+    With 1001 outputs the labels are one higher. What is wrong with single predictions is told in
+    `problems`, and these are left out.
+
+    Args:
+        folder: holds `<stem>_<output index>.txt`, `.bin` or `.npy`.
+        label_file: lines `<file> <class number, from 0>`.
+        num_workers: processes that read; None: as it pays.
+
+    Raises:
+        FileNotFoundError: no such folder or file, or no predictions.
+        ValueError: a mistake in the label file, or labels that the outputs can't hold.
+        PartlyFailed: a process was killed.
+    """
+    label_by_stem = read_labels(label_file)
+    all_names = prediction_names(folder)
+    if not all_names:
+        raise FileNotFoundError(f"{folder} holds no predictions (*_0.txt, *_0.bin or *_0.npy)")
+    name_by_stem, problems = _matched(all_names, label_by_stem)
+    names = list(name_by_stem.values())
+    labels = np.array([label_by_stem[stem] for stem in name_by_stem], np.int64)
+    num_outputs = most_frequent_size(folder, names or all_names)
+    offset = 1 if num_outputs == _OUTPUTS_WITH_BACKGROUND else 0
+    ranked = rank_files(
+        folder, names, labels + offset, num_values=num_outputs, num_workers=num_workers
+    )
+    for kind, name in ranked.broken:
+        problems.setdefault(kind, []).append(name)
+    labels = labels[ranked.positions]
+    advice = _advice(labels, ranked.best, num_outputs=num_outputs, offset=offset)
+    if len(labels) and int(labels.max()) + offset >= num_outputs:
+        raise ValueError(
+            f"{label_file} has classes up to {labels.max()}, the predictions have {num_outputs} "
+            f"outputs, 0 to {num_outputs - 1}{f'; {advice}' if advice else ''}"
+        )
+    return Scores(num_outputs, labels, ranked.ranks, ranked.best - offset, problems, advice)
+
+
+def _advice(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> str:
+    if not len(labels):
+        return ""
+    found = better_mapping(labels, outputs, num_outputs=num_outputs, offset=offset)
+    if found is None:
+        return ""
+    plain = 100 * float((labels + offset == outputs).mean())
+    return (
+        f"the labels do not go with the outputs: top-1 is {plain:.2f}% and would be "
+        f"{found.accuracy:.2f}%; {found.advice}"
+    )
+
+
+def read_labels(label_file: Path) -> dict[str, int]:
+    """The class number of each picture, by stem.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line of another form, a second label of a picture, or no line at all.
+    """
+    if not label_file.is_file():
+        raise FileNotFoundError(f"no such label file: {label_file}")
+    labels: dict[str, int] = {}
+    # Bytes that aren't UTF-8 stay what they are in file names, so that the two still match.
+    text = label_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.rsplit(maxsplit=1)  # from the right, since a name may have spaces
+        if not fields:
+            continue
+        if len(fields) != 2 or not fields[1].isdecimal():
+            raise ValueError(
+                f"{label_file}, line {number}: {line.strip()!r} is not of the form '<file> <class "
+                "number, from 0>'"
+            )
+        stem = picture_stem(fields[0].strip().rpartition("/")[2])
+        if stem in labels:
+            raise ValueError(f"{label_file}, line {number}: {stem} has a label already")
+        labels[stem] = int(fields[1])
+    if not labels:
+        raise ValueError(f"{label_file} is empty: it needs lines '<file> <class number, from 0>'")
+    return labels
+
+
+def _matched(
+    names: Sequence[str], label_by_stem: Mapping[str, int]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """(the prediction of each picture that has a label, by stem; what is wrong with others)."""
+    name_by_stem: dict[str, str] = {}
+    extra: list[str] = []
+    double: list[str] = []
+    for name in names:
+        stem = stem_of(name)
+        if stem not in label_by_stem:
+            extra.append(name)
+        elif stem in name_by_stem:
+            double.append(f"{name} beside {name_by_stem[stem]}")
+        else:
+            name_by_stem[stem] = name
+    missing = sorted(label_by_stem.keys() - name_by_stem.keys())
+    found = {_MISSING: missing, _EXTRA: extra, _DOUBLE: double}
+    return name_by_stem, {kind: names for kind, names in found.items() if names}
+
+
+def result_json(scores: Scores, topk: int) -> str:
+    """The result as the launchers of the Ascend ModelZoo read it; at most a line an output."""
+    figures = {
+        "Number of images": str(scores.num_images),
+        "Number of classes": str(scores.num_outputs),
+    }
+    for place in range(1, min(topk, scores.num_outputs) + 1):
+        figures[f"Top{place} accuracy"] = f"{round(scores.accuracy(place), 2)}%"
+    value = [{"key": key, "value": figure} for key, figure in figures.items()]
+    return json.dumps({"title": "Overall statistical evaluation", "value": value})
+
+
+@dataclass(frozen=True)
+class ScoreFiles:
+    """Which files are written. Raises ValueError for a `topk` below 1."""
+
+    result: Path
+    per_class: Path | None = None
+    confusion: Path | None = None
+    topk: int = 5
+
+    def __post_init__(self) -> None:
+        if self.topk < 1:
+            raise ValueError(f"topk is {self.topk}: give 1 or more")
+
+
+def write_scores(scores: Scores, files: ScoreFiles) -> str:
+    """Write the result, and the table and picture asked for; return a line for the reader.
+
+    Raises:
+        ValueError: a picture is asked for and what draws it isn't installed.
+        OSError: a file can't be written.
+    """
+    if files.confusion is not None:
+        _draw_confusion(scores, files.confusion)
+    if files.per_class is not None:
+        _write_whole(_per_class_table(scores), files.per_class)
+    _write_whole(result_json(scores, files.topk), files.result)
+    places = sorted({1, min(files.topk, scores.num_outputs)})
+    figures = ", ".join(
+        f"top-{place} {scores.accuracy(place):.2f}% ({scores.num_hits(place)})" for place in places
+    )
+    return f"{scores.num_images} images: {figures}; {files.result}"
+
+
+def _write_whole(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(text.encode(), path)
+
+
+def _per_class_table(scores: Scores) -> str:
+    """A CSV line for each class that has pictures, numbered as the labels."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        ("class", "num_images", "num_correct", "accuracy_top1", "accuracy_top5",
+         "most_confused_with")
+    )  # fmt: skip
+    for label in np.unique(scores.labels):
+        of_class = scores.labels == label
+        ranks, answers = scores.ranks[of_class], scores.answers[of_class]
+        wrong = Counter(answers[answers != label].tolist()).most_common(1)
+        shares = (round(100 * float((ranks < place).mean()), 3) for place in (1, 5))
+        num_correct = int(np.count_nonzero(ranks < 1))
+        table.writerow((label, len(ranks), num_correct, *shares, wrong[0][0] if wrong else ""))
+    return text.getvalue()
+
+
+def confusion_matrix(scores: Scores) -> npt.NDArray[np.int64]:
+    """Counts by [label][answer]; a background class comes last in both."""
+    num_outputs = scores.num_outputs
+    # The background's -1 becomes the last.
+    pairs = scores.labels * num_outputs + scores.answers % num_outputs
+    counts = np.bincount(pairs, minlength=num_outputs * num_outputs)
+    return counts.reshape(num_outputs, num_outputs)
+
+
+def _draw_confusion(scores: Scores, path: Path) -> None:
+    try:
+        from lib.plots import save_confusion  # here: no other offline step needs what it imports
+    except ImportError as error:
+        raise ValueError(
+            f"the confusion matrix can't be drawn: {error}; install that, or leave the picture out"
+        ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [str(label) for label in range(scores.num_outputs)]
+    save_confusion(confusion_matrix(scores).tolist(), names, path)

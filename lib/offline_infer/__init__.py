@@ -1,0 +1,12 @@
+"""Run an ONNX file over a folder, with the command line, files and figures of Ascend's ais_bench.
+
+`runner` is the pipeline, `devices` splits it over processes; `session` computes, `inputs` reads,
+`outputs` writes, `summary` tells the times. Imports neither torch nor, before a model is opened,
+ONNX Runtime.
+"""
+
+from lib.offline_infer.devices import run_on_devices
+from lib.offline_infer.runner import InferRequest, Outcome, run_request
+from lib.offline_infer.sources import SizeMismatch
+
+__all__ = ["InferRequest", "Outcome", "SizeMismatch", "run_on_devices", "run_request"]

@@ -1,0 +1,309 @@
+"""lib/offline_infer: what is read, what is refused, and how the work is spread and stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import onnx
+import pytest
+from conftest import command, run_until
+from onnx import TensorProto, helper
+from onnx_infer_sandbox import (
+    FILE_BYTES,
+    INFER,
+    NUM_CLASSES,
+    SHAPE,
+    SIZE,
+    Infer,
+    assert_refused,
+    expected,
+    make_bins,
+    make_model,
+    results,
+    summary_of,
+)
+from PIL import Image
+
+from lib.offline_infer import pipeline
+from lib.offline_infer.inputs import Sample, find_tensor_files, natural_key
+from lib.offline_infer.outputs import OutputFolder
+from lib.offline_infer.session import ModelDescription, RunTime, TensorSpec
+from lib.offline_infer.sources import LoadedBatch, TensorFiles
+from lib.transforms import eval_pixels, normalize, open_rgb, recipe
+
+
+@pytest.fixture
+def infer(tmp_path, run_script):
+    return Infer(tmp_path, run_script)
+
+
+@pytest.fixture
+def ready(tmp_path):
+    """A model of batch 4 and ten bins; returns the bins' content."""
+    make_model(tmp_path / "model.onnx")
+    return make_bins(tmp_path / "bins", 10)
+
+
+def test_of_a_folder_only_its_own_tensors_count_and_in_counting_order(tmp_path):
+    """Pitfall 32: names may have several dots."""
+    names = ["img10.bin", "img2.bin", "IMG1.npy", "a.b.bin"]
+    for name in (*names, "notes.txt", "preprocess.json", "._img3.bin"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper.bin").mkdir()
+    (tmp_path / "deeper.bin" / "img0.bin").touch()
+    found = find_tensor_files(str(tmp_path), 1)
+    assert [sample.files[0].name for sample in found] == [
+        "a.b.bin",
+        "IMG1.npy",
+        "img2.bin",
+        "img10.bin",
+    ]
+    assert sorted(["a10b2", "a10b10", "a9", "a"], key=natural_key) == ["a", "a9", "a10b2", "a10b10"]
+
+
+def test_a_file_of_another_size_than_the_rest_is_named(ready, infer, tmp_path):
+    (tmp_path / "bins" / "img7.bin").write_bytes(b"x" * 100)
+    assert_refused(infer(), "img7.bin", 100, FILE_BYTES)
+
+
+def test_a_file_that_shrinks_after_it_was_measured_is_named(ready, tmp_path):
+    spec = TensorSpec("image", (4, *SHAPE), np.dtype(np.float32))
+    samples = find_tensor_files(str(tmp_path / "bins"), 1)
+    source = TensorFiles(samples, ModelDescription(tmp_path, (spec,), None))
+    (tmp_path / "bins" / "img2.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"img2\.bin has changed its size"):
+        source.load(samples[:4])
+
+
+def test_arrays_of_another_type_than_the_models_input_are_refused(ready, infer, tmp_path):
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy" / "x.npy", np.zeros((1, *SHAPE)))
+    assert_refused(infer(inputs="npy"), "x.npy", "float64", "float32")
+
+
+def test_two_samples_a_file_are_pointed_out(infer, tmp_path):
+    """float32 bins into a float16 model look like half the batch of twice the size."""
+    make_model(tmp_path / "model.onnx", kind="half")
+    make_bins(tmp_path / "bins", 2)
+    assert "[WARN] a batch of 4 takes 2 of these files" in infer().stdout
+    note = {"recipe": recipe(SIZE)}
+    (tmp_path / "bins" / "preprocess.json").write_text(json.dumps(note))
+    assert_refused(infer(), "float32", "float16")
+
+
+def test_bins_of_another_recipe_than_the_models_are_refused(ready, infer, tmp_path):
+    """Pitfall 33."""
+    note = tmp_path / "bins" / "preprocess.json"
+    metadata = {"hrnet.recipe": json.dumps(recipe(SIZE))}
+    make_model(tmp_path / "model.onnx", metadata=metadata)
+    note.write_text(json.dumps({"model": "hrnet", "recipe": recipe(SIZE)}))
+    assert infer().returncode == 0
+    note.write_text(json.dumps({"recipe": recipe(SIZE) | {"resize": 8}}))
+    assert_refused(infer(), "resize=8", "resize=9", tmp_path / "bins")
+    note.write_text("{")
+    assert_refused(infer(), "preprocess.json is damaged")
+
+
+def test_several_devices_share_the_files(ready, run_separately, tmp_path):
+    options = ["--model", tmp_path / "model.onnx", "--input", tmp_path / "bins", "--device=1,2"]
+    options += ["--output", tmp_path / "out", "--output_dirname", "run"]
+    done = run_separately(INFER, *options)
+    assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / "out" / "run" / f"device{number}" for number in (1, 2))
+    assert set(results(one)) == {f"img{number}_0.bin" for number in range(5)}
+    assert set(results(two)) == {f"img{number}_0.bin" for number in range(5, 10)}
+    assert done.stdout.count("Performance Summary") == 2
+    sums = sum(summary_of(folder)["throughput"] for folder in (one, two))
+    assert float(done.stdout.split()[-1]) == pytest.approx(sums)
+    (tmp_path / "bins" / "img9.bin").write_bytes(b"x")
+    assert_refused(run_separately(INFER, *options), "img9.bin")
+
+
+def test_pictures_give_what_their_bins_give(infer, tmp_path):
+    """Pitfall 33: one preprocessing."""
+    metadata = {"hrnet.recipe": json.dumps(recipe(SIZE))}
+    make_model(tmp_path / "model.onnx", metadata=metadata)
+    rng = np.random.default_rng(2)
+    images = []
+    for number, folder in enumerate(("", "n1", "n2", "n2", "n2")):
+        path = tmp_path / "pictures" / folder / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(path)
+        images.append(normalize(eval_pixels(open_rgb(path), resize=9, crop=SIZE)))
+    options = ["--input_images", tmp_path / "pictures"]
+    assert infer(*options, inputs=None).returncode == 0
+    found = results(tmp_path / "out" / "run")
+    for number, logits in enumerate(expected(np.stack(images))):
+        np.testing.assert_allclose(found[f"{number}_0.bin"].ravel(), logits, rtol=1e-4, atol=1e-4)
+
+    (tmp_path / "pictures" / "n1" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "out" / "run" / "1_0.bin").unlink()
+    done = infer(*options, inputs=None)
+    assert done.returncode == 1
+    assert "1.png: UnidentifiedImageError" in done.stderr
+    assert set(results(tmp_path / "out" / "run")) == {f"{n}_0.bin" for n in (0, 2, 3, 4)}
+    assert "(4 images in " in done.stdout
+
+    recipe_of_others = recipe(SIZE) | {"mean": [0.5, 0.5, 0.5]}
+    make_model(tmp_path / "model.onnx", metadata={"hrnet.recipe": json.dumps(recipe_of_others)})
+    assert_refused(infer(*options, inputs=None), "0.5, 0.5, 0.5", "--input")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "none.onnx"], ["none.onnx"]),
+        (["--model", "bins/img0.bin"], ["img0.bin cannot be loaded"]),
+        (["--model", "x.om"], ["ais_bench"]),
+        (["--input", "none"], ["no such file or folder: none"]),
+        (["--input", "empty"], ["no *.npy or *.bin", "empty"]),
+        (["--input", "bins,bins"], ["1 inputs", "10, 10"]),
+        (["--input_images", "bins"], ["not allowed with"]),
+        (["--output_dirname", "x"], ["--output_dirname needs --output"]),
+        (["--output", "x.om", "--output_dirname", "."], ["x.om is a file"]),
+        (["--outfmt", "XML"], ["'XML'", "BIN"]),
+        (["--display_all_summary", "maybe"], ["'maybe'", "yes"]),
+        (["--loop", "0"], ["--loop"]),
+        (["--device", "256"], ["--device", "255"]),
+        (["--device", "1,1"], ["--device"]),
+        (["--dymBatch", "2"], ["--dymBatch 2", "fixed batch of 4"]),
+        (["--batchsize", "x"], ["--batchsize"]),
+        (["--pure_data_type", "ones"], ["zero", "random"]),
+        (["--backend", "openvino"], ["openvino is not installed"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
+)
+def test_what_cannot_be_run_is_said_in_one_line(
+    options, words, ready, run_script, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.om").touch()
+    given = ["--model", "model.onnx", "--input", "bins", *options]
+    assert_refused(run_script(INFER, *given, cwd=tmp_path), *words)
+
+
+def test_predictions_of_another_run_are_pointed_out(ready, infer, tmp_path):
+    assert infer().returncode == 0
+    assert "[WARN]" not in infer().stdout
+    assert "[WARN] 6 predictions of other runs stay in " in infer("--limit=4").stdout
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path):
+    """Pitfall 34: nothing half-written can be scored."""
+    make_model(tmp_path / "model.onnx")
+    make_bins(tmp_path / "bins", 400)
+    options = ["--model", tmp_path / "model.onnx", "--input", tmp_path / "bins", "--loop=3000"]
+    options += ["--output", tmp_path, "--output_dirname", "run"]
+    log, folder = tmp_path / "log", tmp_path / "run"
+    process = run_until(INFER, *options, line="warm up", log=log)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("*.bin")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 128 + signal.SIGINT
+    assert log.read_text().splitlines()[-1] == "[Error] stopped by Ctrl-C"
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    assert 0 < len(sizes) < 400
+    assert set(sizes) == {4 * NUM_CLASSES}
+    assert not (tmp_path / "run_summary.json").exists()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_all_its_processes(stop, ready, tmp_path):
+    options = ["--model", tmp_path / "model.onnx", "--loop=100000000", "--device=1,2"]
+    process = run_until(INFER, *options, line="warm up", log=tmp_path / "log")
+    process.send_signal(stop)
+    assert process.wait(60) == 128 + stop  # it waits for its processes
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_model_of_two_inputs_takes_a_list_for_each(infer, tmp_path):
+    tensors = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3])
+        for name in ("a", "b", "sum", "difference")
+    ]
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"])]
+    nodes.append(helper.make_node("Sub", ["a", "b"], ["difference"]))
+    graph = helper.make_graph(nodes, "two", tensors[:2], tensors[2:])
+    opset = [helper.make_opsetid("", 11)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=7), tmp_path / "model.onnx")
+    for name, offset in (("a", 0), ("b", 10)):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            np.full(3, offset + number, np.float32).tofile(tmp_path / name / f"{number}.bin")
+    folders = f"{tmp_path / 'a'},{tmp_path / 'b'}"
+    files = ",".join(f"{tmp_path / name / str(n)}.bin" for name in "ab" for n in range(3))
+    for inputs in (folders, files):
+        assert infer("--input", inputs, inputs=None).returncode == 0
+        found = results(tmp_path / "out" / "run")
+        assert len(found) == 6
+        assert (found["2_0.bin"] == 14).all()
+        assert (found["2_1.bin"] == -10).all()
+    assert_refused(infer("--input", tmp_path / "a", inputs=None), "2 inputs")
+
+
+class MeetingSession:
+    """Its second run waits for the third batch to be read and the first result to be written."""
+
+    def __init__(self):
+        self.read, self.written = threading.Event(), threading.Event()
+        self.num_runs = 0
+
+    def run(self, arrays):
+        self.num_runs += 1
+        if self.num_runs == 2:
+            assert self.read.wait(30), "nothing was read while computing"
+            assert self.written.wait(30), "nothing was written while computing"
+        return [arrays[0]], RunTime(0.0, 1.0, 0.0)
+
+
+class CountingSource:
+    """Ten batches of one made-up sample."""
+
+    samples = tuple(Sample(f"{number}", ()) for number in range(10))
+    samples_per_batch = 1
+
+    def __init__(self, session):
+        self.session = session
+        self.most_ahead = 0
+
+    def load(self, samples):
+        number = int(samples[0].stem)
+        self.most_ahead = max(self.most_ahead, number - self.session.num_runs)
+        if number == 2:
+            self.session.read.set()
+        return LoadedBatch((np.zeros((1, 2), np.float32),), tuple(samples))
+
+
+class TellingFolder(OutputFolder):
+    """Tells the session when something is written."""
+
+    def write(self, outputs, samples):
+        self.session.written.set()
+        return super().write(outputs, samples)
+
+
+def test_reading_and_writing_overlap_with_computing_within_bounds():
+    session = MeetingSession()
+    source = CountingSource(session)
+    folder = TellingFolder(None, "BIN", 0, 1)
+    object.__setattr__(folder, "session", session)  # frozen
+    steps = []
+    tally = pipeline.compute_all(session, source, folder, loop=1, num_cores=3, advance=steps.append)
+    assert list(tally.written) == list(source.samples)
+    assert sum(steps) == session.num_runs == 10
+    assert source.most_ahead <= 3
+
+
+def test_the_script_runs_without_torch(ready, tmp_path):
+    code = "import os, runpy, sys; sys.modules['torch'] = None; del sys.argv[0]; "
+    code += "sys.path.insert(0, os.path.dirname(sys.argv[0])); "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    script = command(INFER, ["--model", tmp_path / "model.onnx", "-i", tmp_path / "bins"])[1:]
+    done = subprocess.run([sys.executable, "-c", code, *script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,332 @@
+"""imagenet_torch_preprocess.py and lib/offline/preprocess.py: exact, restartable, never half."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import command, script_environment
+from PIL import Image
+from torchvision import transforms as reference
+from torchvision.datasets.folder import pil_loader
+
+from lib.data import Normalize
+from lib.offline import preprocess as module
+from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
+from lib.offline.sources import Sources
+from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_pixels, eval_resize, open_rgb, recipe
+
+SCRIPT = "imagenet_torch_preprocess.py"
+NATURAL77 = Path(__file__).parents[3] / "shared" / "data" / "natural77.tar"
+MODES = {"RGB": "png", "L": "jpg", "CMYK": "jpg", "RGBA": "png", "P": "png", "LA": "webp"}
+SIZES = [(61, 97), (97, 61), (64, 64), (5, 9), (1, 1), (131, 2), (40, 190)]
+TINY = PreprocessOptions(crop=8, num_workers=2, start_method="fork")
+
+
+def picture(path: Path, *, size=(12, 10), mode="RGB", seed=0, **save) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray(noise[:, :, 1]))
+    image.convert(mode).save(path, **save)
+    return path
+
+
+def pictures(folder: Path, num: int) -> Path:
+    for number in range(num):
+        picture(folder / f"{number:02d}.png", seed=number)
+    return folder
+
+
+def torchvision_planes(path: Path, crop: int) -> np.ndarray:
+    pipeline = reference.Compose(
+        [
+            reference.Resize(eval_resize(crop)),
+            reference.CenterCrop(crop),
+            reference.ToTensor(),
+            reference.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+    return pipeline(pil_loader(str(path))).numpy()
+
+
+def bins(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.bin")}
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "preprocess.json").read_text())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_values_are_bit_equal_to_torchvision(tmp_path, mode, size):
+    path = picture(tmp_path / f"a.{MODES[mode]}", size=size, mode=mode)
+    planes = picture_planes(path, crop=56)
+    assert planes.dtype == np.float32 and planes.flags.c_contiguous
+    np.testing.assert_array_equal(planes, torchvision_planes(path, 56))
+
+
+def test_files_of_natural_photos_are_bit_equal_to_torchvision_and_to_evaluation(
+    tmp_path, run_script
+):
+    if not NATURAL77.is_file():
+        pytest.skip("../shared/data/natural77.tar is missing")
+    source, target = tmp_path / "source", tmp_path / "target"
+    with tarfile.open(NATURAL77) as archive:
+        archive.extractall(source, filter="data")
+    assert run_script(SCRIPT, "hrnet", source, target).returncode == 0
+    paths = sorted(source.rglob("*.JPEG"))
+    assert len(paths) == record(target)["num_images"] == 77
+    for path in paths:
+        content = (target / f"{path.stem}.bin").read_bytes()
+        assert len(content) == 602_112
+        planes = np.frombuffer(content, "<f4").reshape(3, 224, 224)
+        np.testing.assert_array_equal(planes, torchvision_planes(path, 224))
+        pixels = torch.from_numpy(eval_pixels(open_rgb(path), resize=256, crop=224))
+        np.testing.assert_array_equal(planes, Normalize()(pixels[None])[0].numpy())
+
+
+def test_the_recipe_is_what_the_network_is_fed():
+    """Pitfall 33: the constants stand once, and files keep them to compare."""
+    assert recipe(224) == {
+        "resize": 256,
+        "crop": 224,
+        "interpolation": "bilinear",
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "channels": "RGB",
+        "layout": "CHW",
+        "dtype": "float32",
+    }
+    assert json.loads(json.dumps(recipe(224))) == recipe(224) != recipe(192)
+
+
+def test_what_a_file_is_decides_and_not_its_ending(tmp_path):
+    source = tmp_path / "source"
+    for name, kind in {
+        "a.png": "JPEG", "b.jpg": "PNG", "c.jpeg": "WEBP", "d.JPG": "BMP",
+        "e.dat": "JPEG", "f": "PNG", "g.webp_": "WEBP", "h.old": "BMP",
+    }.items():  # fmt: skip
+        picture(source / name, format=kind)
+    (source / "val_label.txt").write_text("a.png 0\n")
+    (source / "notes.md").write_text("BM is no picture")
+    (source / "._a.jpg").write_bytes(b"hidden")
+    report = preprocess(source, tmp_path / "bins", TINY)
+    assert (report.num_written, report.failed) == (8, {})
+    assert report.others == ("notes.md", "val_label.txt")
+    assert bins(tmp_path / "bins").keys() == {
+        "a.bin", "b.bin", "c.bin", "d.bin", "e.dat.bin", "f.bin", "g.webp_.bin", "h.old.bin",
+    }  # fmt: skip
+    for name in ("a.png", "c.jpeg", "d.JPG"):
+        expected = torchvision_planes(source / name, 8).tobytes()
+        assert (tmp_path / "bins" / f"{Path(name).stem}.bin").read_bytes() == expected
+
+
+def test_class_folders_give_the_same_files_as_a_flat_folder(tmp_path):
+    flat = pictures(tmp_path / "flat", 6)
+    for number, path in enumerate(sorted(flat.iterdir())):
+        folder = tmp_path / "classes" / f"n{number % 2}" / "deeper"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    preprocess(flat, tmp_path / "a", TINY)
+    preprocess(tmp_path / "classes", tmp_path / "classes" / "bins", TINY)
+    assert bins(tmp_path / "a") == bins(tmp_path / "classes" / "bins") != {}
+    assert record(tmp_path / "classes" / "bins")["sources"]["03"] == "n1/deeper/03.png"
+    again = preprocess(tmp_path / "classes", tmp_path / "classes" / "bins", TINY)
+    assert (again.num_already_there, again.others) == (6, ())  # its own results are no source
+
+
+def test_names_with_several_dots_keep_all_but_the_ending(tmp_path):
+    """Pitfall 32."""
+    for name in ("a.b.jpg", "a.c.jpg", "a.jpg", "v1.2.final.PNG"):
+        picture(tmp_path / "source" / name)
+    preprocess(tmp_path / "source", tmp_path / "bins", TINY)
+    assert bins(tmp_path / "bins").keys() == {"a.b.bin", "a.c.bin", "a.bin", "v1.2.final.bin"}
+
+
+@pytest.mark.parametrize("second", ["a.b.png", "cats/a.b.jpg"])
+def test_two_pictures_with_one_stem_are_refused_before_anything_is_written(
+    tmp_path, run_script, second
+):
+    """Pitfall 32."""
+    picture(tmp_path / "source" / "a.b.jpg")
+    picture(tmp_path / "source" / second)
+    done = run_script(SCRIPT, "hrnet", tmp_path / "source", tmp_path / "bins")
+    assert done.returncode == 2
+    assert f"a.b.jpg and {second}" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "bins").exists()
+
+
+def test_an_unreadable_picture_is_named_and_the_rest_is_done(tmp_path, run_script):
+    """Pitfall 31."""
+    source, target = pictures(tmp_path / "source", 3), tmp_path / "bins"
+    whole = picture(source / "cut.jpg", size=(90, 90)).read_bytes()
+    (source / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (source / "empty.png").touch()
+    done = run_script(SCRIPT, "hrnet", source, target, "--image_size", 8)
+    assert done.returncode == 1
+    assert "[Warning] cut.jpg: OSError" in done.stderr
+    assert "[Error] 2 pictures can't be read: cut.jpg, empty.png" in done.stderr
+    assert bins(target).keys() == {"00.bin", "01.bin", "02.bin"}
+    assert record(target)["failed"].keys() == {"cut.jpg", "empty.png"}
+    (source / "empty.png").unlink()
+    (source / "cut.jpg").write_bytes(whole)
+    done = run_script(SCRIPT, "hrnet", source, target, "--image_size", 8)
+    assert (done.returncode, record(target)["failed"]) == (0, {})
+    assert done.stdout.startswith("1 prepared, 3 were there")
+
+
+@pytest.mark.parametrize("content", ["nothing", "no pictures", "no folder"])
+def test_a_source_without_pictures_is_an_error(tmp_path, run_script, content):
+    """Pitfall 31: zero files."""
+    source = tmp_path / "source"
+    if content != "no folder":
+        source.mkdir()
+    if content == "no pictures":
+        (source / "readme.txt").write_text("x")
+    done = run_script(SCRIPT, "hrnet", source, tmp_path / "bins")
+    assert done.returncode == 2 and str(source) in done.stderr
+    assert not (tmp_path / "bins").exists()
+
+
+@pytest.mark.parametrize("arguments", [("resnet",), ("hrnet", "--image_size", "0")], ids=str)
+def test_impossible_options_are_refused(tmp_path, run_script, arguments):
+    source = pictures(tmp_path / "source", 1)
+    done = run_script(SCRIPT, arguments[0], source, tmp_path / "bins", *arguments[1:])
+    assert done.returncode == 2 and done.stderr.startswith("[Error]")
+    for values in ({"num_workers": -1}, {"limit": -2}):
+        with pytest.raises(ValueError, match="-"):
+            PreprocessOptions(**values)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_processes_may_be_forked_or_spawned(tmp_path, start_method):
+    """Pitfall 31."""
+    source = pictures(tmp_path / "source", 20)
+    options = PreprocessOptions(crop=8, num_workers=2, start_method=start_method)
+    assert preprocess(source, tmp_path / "bins", options).num_written == 20
+    for path in source.iterdir():
+        planes = picture_planes(path, crop=8)
+        assert (tmp_path / "bins" / f"{path.stem}.bin").read_bytes() == planes.tobytes()
+
+
+def test_more_than_fifty_thousand_pictures_are_fine(tmp_path, monkeypatch):
+    """Pitfall 31. The work on each is left out, which forked workers see."""
+    names = {str(number): f"{number}.jpg" for number in range(50_001)}
+    monkeypatch.setattr(module, "find_sources", lambda *_, **__: Sources(tmp_path, names, ()))
+    monkeypatch.setattr(module, "_prepare", _prepare_none)
+    report = preprocess(tmp_path, tmp_path / "bins", TINY)
+    assert report.num_written + len(report.failed) == 50_001
+    assert report.failed == {"7.jpg": "odd", "50000.jpg": "odd"}
+
+
+def _prepare_none(tasks, *, crop):
+    return [(task.stem, "odd" if task.stem in ("7", "50000") else "") for task in tasks]
+
+
+def test_a_restart_keeps_what_is_finished_and_redoes_what_is_not(tmp_path):
+    source, target = pictures(tmp_path / "source", 6), tmp_path / "bins"
+    assert preprocess(source, target, TINY).num_written == 6
+    first = bins(target)
+    before = {path.name: path.stat().st_ino for path in target.glob("*.bin")}
+    (target / "00.bin").unlink()
+    (target / "01.bin").write_bytes(first["01.bin"][:-4])
+    picture(source / "02.png", seed=99)
+    os.utime(source / "02.png", (time.time() + 5, time.time() + 5))
+    (source / "03.png").unlink()
+    picture(source / "03.bmp", seed=98)
+    os.utime(source / "03.bmp", (1, 1))  # old, but another file than the recorded one
+    report = preprocess(source, target, TINY)
+    assert (report.num_written, report.num_already_there) == (4, 2)
+    again = bins(target)
+    assert all(again[name] == first[name] for name in ("00.bin", "01.bin", "04.bin", "05.bin"))
+    assert again["02.bin"] == picture_planes(source / "02.png", crop=8).tobytes()
+    assert again["03.bin"] == picture_planes(source / "03.bmp", crop=8).tobytes()
+    kept = {name for name, inode in before.items() if (target / name).stat().st_ino == inode}
+    assert {"04.bin", "05.bin"} <= kept
+    assert record(target)["sources"]["03"] == "03.bmp"
+    (source / "02.png").write_text("broken later")
+    os.utime(source / "02.png", (time.time() + 9, time.time() + 9))
+    assert preprocess(source, target, TINY).failed.keys() == {"02.png"}
+    assert not (target / "02.bin").exists()
+
+
+def test_the_first_pictures_by_path_are_done_under_a_limit(tmp_path, run_script):
+    source, target = pictures(tmp_path / "source", 5), tmp_path / "bins"
+    tiny = ("--image_size", 8, "--workers", 1)
+    assert run_script(SCRIPT, "hrnet", source, target, "--limit", 2, *tiny).returncode == 0
+    assert bins(target).keys() == {"00.bin", "01.bin"}
+    assert record(target)["num_images"] == 2
+    assert run_script(SCRIPT, "hrnet", source, target, *tiny).stdout.startswith("3 prepared, 2 ")
+    # What lies there beyond a limit is of the same pictures, and stays recorded.
+    assert run_script(SCRIPT, "hrnet", source, target, "--limit", 1, *tiny).returncode == 0
+    assert record(target)["num_images"] == 5
+
+
+def test_the_record_says_how_and_from_what(tmp_path):
+    source = pictures(tmp_path / "source", 2)
+    (source / "bad.png").write_text("x")
+    preprocess(source, tmp_path / "bins", TINY)
+    content = record(tmp_path / "bins")
+    assert "UnidentifiedImageError" in content["failed"].pop("bad.png")
+    assert content == {
+        "model": "hrnet",
+        "recipe": recipe(8),
+        "num_images": 2,
+        "sources": {"00": "00.png", "01": "01.png"},
+        "failed": {},
+    }
+
+
+@pytest.mark.parametrize("fault", ["recipe", "no record", "damaged record", "other pictures"])
+def test_a_target_with_other_results_is_refused_with_a_way_out(tmp_path, fault):
+    source, target = pictures(tmp_path / "source", 2), tmp_path / "bins"
+    preprocess(source, target, TINY)
+    before = bins(target)
+    options = TINY
+    if fault == "recipe":
+        options = PreprocessOptions(crop=16)
+        expected = r"another recipe \(resize 9 for 18, crop 8 for 16\): give an empty folder"
+    elif fault == "no record":
+        (target / "preprocess.json").unlink()
+        expected = "2 .bin files and no preprocess.json .*: give an empty folder"
+    elif fault == "damaged record":
+        (target / "preprocess.json").write_text('{"model": "hr')
+        expected = "a preprocess.json that is damaged: give an empty folder"
+    else:
+        (target / "99.bin").write_bytes(b"x")
+        expected = "1 results of pictures that .* lacks: 99; remove them"
+    with pytest.raises(ValueError, match=expected):
+        preprocess(source, target, options)
+    (target / "99.bin").unlink(missing_ok=True)
+    assert bins(target) == before
+
+
+def test_a_file_in_the_targets_place_is_refused(tmp_path):
+    (tmp_path / "bins").touch()
+    with pytest.raises(ValueError, match="not a folder"):
+        preprocess(pictures(tmp_path / "source", 1), tmp_path / "bins", TINY)
+
+
+def test_it_runs_where_torch_cannot_be_imported(tmp_path):
+    """Pitfall 11. The blocked package comes first on the path, for the workers too."""
+    for name in ("torch", "torchvision"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text("raise ImportError('blocked')")
+    source = pictures(tmp_path / "source", 2)
+    arguments = command(SCRIPT, ["hrnet", source, tmp_path / "bins", "--image_size", 8])
+    environment = {**script_environment(), "PYTHONPATH": str(tmp_path / "blocked")}
+    blocked = [sys.executable, "-c", "import torch"]
+    assert subprocess.run(blocked, env=environment, capture_output=True).returncode == 1
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")  # no progress bar off a terminal either
+    assert len(bins(tmp_path / "bins")) == 2

@@ -1,0 +1,331 @@
+"""imagenet_acc_eval.py and lib/offline/scores.py: exact, complete or refused, and suspicious."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import command, script_environment
+from PIL import Image
+from sklearn.metrics import top_k_accuracy_score
+
+from lib.evaluator import per_class_rows
+from lib.metrics import Meter
+from lib.offline import ranking
+from lib.offline.mappings import better_mapping
+from lib.offline.predictions import write_prediction
+from lib.offline.scores import confusion_matrix, read_labels, result_json, score_folder
+
+SCRIPT = "imagenet_acc_eval.py"
+
+
+def logits_for(labels, *, num_outputs: int, share_right=0.75, seed=0) -> np.ndarray:
+    """Noise in which the right output stands out most of the time."""
+    noise = np.random.default_rng(seed)
+    logits = noise.normal(0, 3, (len(labels), num_outputs)).astype(np.float32)
+    right = noise.random(len(labels)) < share_right
+    logits[np.flatnonzero(right), np.asarray(labels)[right]] += 40
+    return logits
+
+
+def data_set(folder: Path, logits, labels, *, outfmt="BIN") -> tuple[Path, Path]:
+    """Write predictions and a label file; return the arguments of the script."""
+    results = folder / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(logits):
+        write_prediction(row[None], results / f"val.{number:04d}_x_0", outfmt)
+    label_file = folder / "val_label.txt"
+    label_file.write_text(
+        "".join(f"val.{number:04d}_x.JPEG {label}\n" for number, label in enumerate(labels))
+    )
+    return results, label_file
+
+
+@pytest.fixture
+def labels() -> list[int]:
+    return np.random.default_rng(1).integers(0, 12, 90).tolist()
+
+
+@pytest.fixture
+def whole(tmp_path, labels):
+    return data_set(tmp_path, logits_for(labels, num_outputs=12), labels)
+
+
+def test_the_result_is_written_byte_for_byte(tmp_path, run_script):
+    logits = np.full((8, 6), -1.0, np.float32)
+    labels = [0, 1, 2, 3, 4, 5, 0, 1]
+    for row, (label, place) in enumerate(zip(labels, (0, 0, 0, 1, 2, 4, 5, 0), strict=True)):
+        others = [output for output in range(6) if output != label]
+        logits[row, others[:place]] = 9
+        logits[row, label] = 5
+    arguments = data_set(tmp_path, logits, labels)
+    done = run_script(SCRIPT, *arguments, tmp_path / "out" / "deeper", "result.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "deeper" / "result.json").read_text() == (
+        '{"title": "Overall statistical evaluation", "value": [{"key": "Number of images", '
+        '"value": "8"}, {"key": "Number of classes", "value": "6"}, {"key": "Top1 accuracy", '
+        '"value": "50.0%"}, {"key": "Top2 accuracy", "value": "62.5%"}, {"key": "Top3 accuracy", '
+        '"value": "75.0%"}, {"key": "Top4 accuracy", "value": "75.0%"}, {"key": "Top5 accuracy", '
+        '"value": "87.5%"}]}'
+    )
+    assert "top-1 50.00% (4), top-5 87.50% (7)" in done.stdout
+
+
+def test_percents_are_rounded_to_two_places(tmp_path):
+    scores = score_folder(*data_set(tmp_path, np.eye(3, dtype=np.float32), [0, 2, 2]))
+    values = {entry["key"]: entry["value"] for entry in json.loads(result_json(scores, 5))["value"]}
+    assert values["Top1 accuracy"] == "66.67%"
+    assert list(values)[2:] == ["Top1 accuracy", "Top2 accuracy", "Top3 accuracy"]  # 3 outputs
+    assert len(json.loads(result_json(scores, 1))["value"]) == 3
+
+
+@pytest.mark.parametrize("outfmt", ["BIN", "NPY", "TXT"])
+def test_accuracies_equal_an_oracles_and_evaluations_in_every_format(tmp_path, labels, outfmt):
+    logits = logits_for(labels, num_outputs=12, share_right=0.4)
+    scores = score_folder(*data_set(tmp_path, logits, labels, outfmt=outfmt))
+    for place in range(1, 6):
+        expected = top_k_accuracy_score(labels, logits, k=place, labels=range(12), normalize=False)
+        assert scores.num_hits(place) == expected
+    meter = Meter(torch.device("cpu"))
+    targets = torch.tensor(labels)
+    meter.add(torch.from_numpy(logits), targets, torch.zeros(len(labels)), step=0)
+    metrics = meter.read().metrics
+    assert metrics.num_correct_top1 == scores.num_hits(1)
+    assert metrics.num_correct_top5 == scores.num_hits(5)
+
+
+def test_equal_scores_keep_the_order_of_the_outputs(tmp_path):
+    scores = score_folder(*data_set(tmp_path, np.zeros((4, 4), np.float32), [0, 1, 2, 3]))
+    assert scores.ranks.tolist() == [0, 1, 2, 3] and scores.answers.tolist() == [0, 0, 0, 0]
+
+
+def test_several_processes_and_mixed_formats_give_the_same(tmp_path, monkeypatch, labels):
+    logits = logits_for(labels, num_outputs=12)
+    arguments = data_set(tmp_path, logits, labels)
+    alone = score_folder(*arguments, num_workers=1)
+    for number in range(0, 90, 3):
+        path = arguments[0] / f"val.{number:04d}_x_0.bin"
+        path.unlink()
+        write_prediction(logits[number], path.with_suffix(""), "NPY" if number % 2 else "TXT")
+    (arguments[0] / "val.0001_x_0.bin").write_bytes(b"")
+    monkeypatch.setattr(ranking, "_FILES_A_JOB", 7)
+    monkeypatch.setattr(ranking, "_FILES_A_BATCH", 3)
+    mixed = score_folder(*arguments, num_workers=2)
+    assert mixed.problems == {"empty": ["val.0001_x_0.bin"]}
+    rest = np.arange(90) != 1
+    np.testing.assert_array_equal(mixed.ranks, alone.ranks[rest])
+    np.testing.assert_array_equal(mixed.labels, alone.labels[rest])
+
+
+def test_with_1001_outputs_labels_are_one_higher(tmp_path):
+    labels = [0, 500, 999, 3]
+    logits = logits_for([label + 1 for label in labels], num_outputs=1001, share_right=1)
+    logits[3, 0] = 99  # the background
+    scores = score_folder(*data_set(tmp_path, logits, labels))
+    assert (scores.num_outputs, scores.num_hits(1), scores.num_hits(2)) == (1001, 3, 4)
+    assert '"Number of classes", "value": "1001"' in result_json(scores, 5)
+    assert scores.answers.tolist() == [0, 500, 999, -1]
+    matrix = confusion_matrix(scores)
+    assert matrix[500, 500] == matrix[3, 1000] == 1 and matrix.sum() == 4
+
+
+BROKEN = {
+    "missing": ("1 missing: val.0003_x", lambda p: p.unlink()),
+    "empty": ("1 empty: val.0003_x_0.bin", lambda p: p.write_bytes(b"")),
+    "short": ("1 of a wrong size: val.0003_x_0.bin", lambda p: p.write_bytes(b"1234" * 11)),
+    "odd": ("1 of a wrong size: val.0003_x_0.bin", lambda p: p.write_bytes(b"12345")),
+    "nan": (
+        "1 with NaN or inf: val.0003_x_0.bin",
+        lambda p: p.write_bytes(np.full(12, np.nan, np.float32).tobytes()),
+    ),
+    "extra": (
+        "1 without a label: other_0.bin",
+        lambda p: (p.parent / "other_0.bin").write_bytes(bytes(48)),
+    ),
+    "double": (
+        "1 second ones of a picture: val.0003_x_1.bin beside val.0003_x_0.bin",
+        lambda p: (p.parent / "val.0003_x_1.bin").write_bytes(bytes(48)),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_set_that_is_not_whole_is_refused_and_the_fault_is_named(
+    tmp_path, run_script, whole, fault
+):
+    """Pitfall 34: not computed silently, and no older result stays to be taken for this one's."""
+    expected, damage = BROKEN[fault]
+    (tmp_path / "result.json").write_text("older")
+    damage(whole[0] / "val.0003_x_0.bin")
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("[Error]") and done.stderr.count("\n") == 1
+    assert expected in done.stderr and "--allow-missing" in done.stderr
+    assert not (tmp_path / "result.json").exists()
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json", "--allow-missing")
+    assert done.returncode == 0 and f"[Warning] {expected}" in done.stderr
+    num_images = json.loads((tmp_path / "result.json").read_text())["value"][0]["value"]
+    assert num_images == ("90" if fault in ("extra", "double") else "89")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (lambda text: text[:-3], "1 damaged: val.0003_x_0.txt"),
+        (lambda text: text[:-20], "1 of a wrong size: val.0003_x_0.txt"),
+        (lambda text: b"nan " + text.split(b" ", 1)[1], "1 with NaN or inf: val.0003_x_0.txt"),
+        (lambda text: b"x" + text, "1 damaged: val.0003_x_0.txt"),
+        (lambda text: b"\n", "1 empty: val.0003_x_0.txt"),
+    ],
+)
+def test_broken_text_is_refused_too(tmp_path, run_script, labels, content, expected):
+    """Pitfall 34: also where only the last value is cut."""
+    arguments = data_set(tmp_path, logits_for(labels, num_outputs=12), labels, outfmt="TXT")
+    path = arguments[0] / "val.0003_x_0.txt"
+    path.write_bytes(content(path.read_bytes()))
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
+    assert done.returncode == 1 and expected in done.stderr
+
+
+def test_many_faults_are_counted_and_the_first_few_named(tmp_path, run_script, whole):
+    for number in range(20):
+        (whole[0] / f"val.{number:04d}_x_0.bin").unlink()
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json")
+    assert "20 missing: val.0000_x, val.0001_x" in done.stderr and "15 more" in done.stderr
+    for path in whole[0].iterdir():
+        path.write_bytes(b"")
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json", "--allow-missing")
+    assert done.returncode == 1 and "70 empty" in done.stderr  # nothing is left to score
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a.jpg 1\nb.jpg\n", "line 2: 'b.jpg' is not of the form"),
+        ("a.jpg one\n", "line 1: 'a.jpg one'"),
+        ("a.jpg -1\n", "line 1: 'a.jpg -1'"),
+        ("a.jpg 1\nn/a.png 2\n", "line 2: a has a label already"),
+        ("\n", "is empty"),
+    ],
+)
+def test_mistakes_in_the_label_file_are_told_by_line(tmp_path, run_script, content, expected):
+    (tmp_path / "labels.txt").write_text(content)
+    done = run_script(SCRIPT, tmp_path, tmp_path / "labels.txt", tmp_path, "result.json")
+    assert done.returncode == 2 and expected in done.stderr
+
+
+def test_label_files_may_have_folders_spaces_and_no_endings(tmp_path):
+    text = "\ufeffn01/a.b.JPEG 1\r\nwith a space.png\t2\n\nbare 3\nc.d 4\n"
+    (tmp_path / "labels.txt").write_text(text)
+    assert read_labels(tmp_path / "labels.txt") == {
+        "a.b": 1,
+        "with a space": 2,
+        "bare": 3,
+        "c.d": 4,
+    }
+
+
+@pytest.mark.parametrize("missing", ["folder", "labels", "predictions"])
+def test_missing_input_is_told(tmp_path, run_script, whole, missing):
+    results, labels = whole
+    if missing == "folder":
+        results = tmp_path / "gone"
+    elif missing == "labels":
+        labels = tmp_path / "gone.txt"
+    else:
+        results = tmp_path / "empty"
+        results.mkdir()
+    done = run_script(SCRIPT, results, labels, tmp_path, "result.json")
+    assert done.returncode == 2 and done.stderr.startswith("[Error]")
+    assert run_script(SCRIPT, *whole, tmp_path, "r.json", "--topk", 0).returncode == 2
+
+
+def permuted(num: int) -> np.ndarray:
+    return np.random.default_rng(5).permutation(num)
+
+
+@pytest.mark.parametrize(
+    ("num_outputs", "output_of", "offset", "advice"),
+    [
+        (30, lambda label: label - 1, 0, "subtract 1 from every label"),
+        (30, lambda label: label + 1, 0, "add 1 to every label"),
+        (1001, lambda label: label, 1, "take the labels as they are"),
+        (30, lambda label: sorted(range(30), key=str).index(label), 0, "the network's classes are"),
+        (30, lambda label: sorted(range(30), key=str)[label], 0, "the labels are numbered"),
+        (30, lambda label: int(permuted(30)[label]), 0, "renumber 29 classes (0 as"),
+    ],
+)
+def test_labels_that_are_numbered_otherwise_are_found(num_outputs, output_of, offset, advice):
+    labels = np.random.default_rng(0).integers(1, 29, 1500)
+    outputs = np.array([output_of(label) for label in labels.tolist()])
+    wrong = np.random.default_rng(1).random(1500) < 0.3
+    outputs[wrong] = np.random.default_rng(2).integers(0, 30, int(wrong.sum()))
+    found = better_mapping(labels, outputs, num_outputs=num_outputs, offset=offset)
+    assert found is not None and advice.split("29")[0] in found.advice
+    assert 60 < found.accuracy < 80
+
+
+@pytest.mark.parametrize("case", ["good", "poor", "chance", "one answer", "one picture a class"])
+def test_labels_that_are_right_raise_no_suspicion(case):
+    noise = np.random.default_rng(0)
+    num = 1000 if case == "one picture a class" else 30
+    labels = noise.permutation(1000) % num
+    outputs = noise.integers(0, num, 1000)
+    if case in ("good", "poor"):
+        share = {"good": 0.9, "poor": 0.1}[case]
+        outputs = np.where(noise.random(1000) < share, labels, outputs)
+    elif case == "one answer":
+        outputs[:] = 7
+    assert better_mapping(labels, outputs, num_outputs=num, offset=0) is None
+
+
+def test_the_script_says_which_numbering_would_fix_the_score(tmp_path, run_script, labels):
+    arguments = data_set(
+        tmp_path, logits_for(labels, num_outputs=13), [label + 1 for label in labels]
+    )
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
+    assert done.returncode == 0 and "subtract 1 from every label" in done.stderr
+    arguments = data_set(
+        tmp_path, logits_for(labels, num_outputs=12), [label + 1 for label in labels]
+    )
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
+    assert done.returncode == 2 and "classes up to 12, the predictions have 12" in done.stderr
+    assert "subtract 1 from every label" in done.stderr
+
+
+def test_the_table_of_classes_and_the_picture_are_written(tmp_path, run_script, whole, labels):
+    table, drawn = tmp_path / "new" / "classes.csv", tmp_path / "drawn" / "confusion.png"
+    done = run_script(
+        SCRIPT, *whole, tmp_path, "r.json", "--per_class", table, "--confusion", drawn
+    )
+    assert done.returncode == 0
+    scores = score_folder(*whole)
+    matrix = confusion_matrix(scores).tolist()
+    assert [sum(row) for row in matrix] == np.bincount(labels, minlength=12).tolist()
+    expected = per_class_rows(matrix, [str(label) for label in range(12)])
+    rows = list(csv.DictReader(table.open()))
+    for row, (name, num_images, num_correct, accuracy, _) in zip(rows, expected, strict=True):
+        assert (row["class"], int(row["num_images"])) == (name, num_images)
+        assert int(row["num_correct"]) == num_correct
+        assert float(row["accuracy_top1"]) == accuracy <= float(row["accuracy_top5"])
+    with Image.open(drawn) as image:
+        assert image.format == "PNG"
+
+
+def test_it_runs_where_torch_cannot_be_imported(tmp_path, whole):
+    """Pitfall 11: scoring needs numpy alone; what draws is missed with one line."""
+    for name in ("torch", "matplotlib"):
+        (tmp_path / "blocked" / name).mkdir(parents=True)
+        (tmp_path / "blocked" / name / "__init__.py").write_text("raise ImportError('blocked')")
+    environment = {**script_environment(), "PYTHONPATH": str(tmp_path / "blocked")}
+
+    def run(*options):
+        arguments = command(SCRIPT, [*whole, tmp_path, "r.json", *options])
+        return subprocess.run(arguments, env=environment, capture_output=True, text=True)
+
+    assert run().returncode == 0 and (tmp_path / "r.json").is_file()
+    done = run("--confusion", tmp_path / "c.png")
+    assert done.returncode == 2 and "can't be drawn: blocked" in done.stderr

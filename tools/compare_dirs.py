@@ -1,0 +1,45 @@
+"""Compare two folders of predictions: python tools/compare_dirs.py A B [--tolerance 1e-3]"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import _init_paths  # noqa: F401  puts the repository on sys.path
+
+from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.compare import compare_folders, report_lines
+
+
+def main() -> int:
+    """Print how the folders differ and return the exit code."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("folder_a", type=Path, metavar="A", help="*_0.bin, *_0.npy or *_0.txt")
+    parser.add_argument("folder_b", type=Path, metavar="B", help="the same samples, any format")
+    parser.add_argument(
+        "--tolerance", type=float, help="largest logit difference that is let pass (exit code 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with all names")
+    args = parser.parse_args()
+    if args.tolerance is not None and not args.tolerance >= 0:
+        raise ValueError(f"--tolerance {args.tolerance}: a number >= 0 is needed")
+    comparison = compare_folders(args.folder_a, args.folder_b)
+    if args.json:
+        print(json.dumps(comparison.as_dict(), indent=2))
+    else:
+        print("\n".join(report_lines(comparison)))
+    if not comparison.is_complete:
+        raise PartlyFailed(
+            f"{len(comparison.only_in_a)} files are only in A, {len(comparison.only_in_b)} only in "
+            f"B, {len(comparison.broken)} can't be compared"
+        )
+    if args.tolerance is not None and comparison.largest_difference > args.tolerance:
+        raise PartlyFailed(
+            f"the largest logit difference, {comparison.largest_difference:.3e}, is above "
+            f"--tolerance {args.tolerance}"
+        )
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)
