@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import random
 import struct
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 
 from lib.device import rng_state, set_rng_state
+from lib.files import write_atomically
 
 FORMAT = 1
 _NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -70,25 +70,6 @@ def save_atomically(content: object, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(buffer.getbuffer(), path)
-
-
-def write_atomically(data: bytes | memoryview, path: Path) -> None:
-    """Write bytes aside, flush them to the disk, then rename; see `save_atomically`."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must outlive a power cut
-    finally:
-        os.close(folder)
 
 
 def to_cpu(content: object) -> object:

@@ -16,10 +16,11 @@ from yacs.config import CfgNode
 from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import build_computing, build_eval_loader, place
-from lib.checkpoint import load_weights, read_weights, write_atomically
+from lib.checkpoint import load_weights, read_weights
 from lib.data import BadImageLedger, ImageList, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, Computing, evaluate
+from lib.files import write_atomically
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.plots import save_confusion

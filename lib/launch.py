@@ -72,8 +72,6 @@ def end_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:  # it is dead already
-            raise Stopped(signal.SIGTERM)
 
 
 def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster) -> None:

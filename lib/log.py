@@ -18,7 +18,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from lib.checkpoint import write_atomically
+from lib.files import write_atomically
 from lib.metrics import Metrics
 
 _CLOSE_TIMEOUT_S = 10.0

@@ -18,7 +18,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from lib.checkpoint import write_atomically
+from lib.files import write_atomically
 
 _MAX_COUNTED = 20  # up to so many classes a cell has room for its count
 _MAX_NAMED = 60  # up to so many classes a row has room for its name

@@ -16,12 +16,13 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.checkpoint import WeightFile, load_weights, read_weights, write_atomically
+from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.cli import PartlyFailed
 from lib.export.graph import broken_promises, describe, signature
 from lib.export.options import ExportOptions
 from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
 from lib.export.write import check_available, write_graph
+from lib.files import write_atomically
 from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS
 

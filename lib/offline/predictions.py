@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lib.offline.files import write_whole
+from lib.files import write_atomically
 
 FORMATS = ("BIN", "NPY", "TXT")
 ENDINGS = tuple(f".{name.lower()}" for name in FORMATS)
@@ -124,7 +124,7 @@ def write_prediction(values: npt.ArrayLike, path_without_suffix: str | Path, out
         raise ValueError(f"output format {outfmt!r}: use one of {', '.join(FORMATS)}")
     array = np.ascontiguousarray(values, "<f4")
     path = Path(f"{path_without_suffix}.{outfmt.lower()}")
-    write_whole(_encoded(array, outfmt.upper()), path, durable=False)
+    write_atomically(_encoded(array, outfmt.upper()), path, durable=False)
     return path
 
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from lib.cli import PartlyFailed
 from lib.environment import num_cores
-from lib.offline.files import shorten, write_json, write_whole
+from lib.files import write_atomically
+from lib.offline.files import shorten, write_json
 from lib.offline.pixels import eval_crop, load_rgb
 from lib.offline.pool import run_in_processes, stops_noted
 from lib.offline.sources import Sources, find_sources
@@ -163,7 +164,7 @@ def _prepare(tasks: Sequence[_Task], *, crop: int) -> list[tuple[str, str]]:
             Path(task.target).unlink(missing_ok=True)  # of an earlier, readable picture
         else:
             reason = ""
-            write_whole(planes.astype("<f4", copy=False).data, task.target, durable=False)
+            write_atomically(planes.astype("<f4", copy=False).data, task.target, durable=False)
         outcomes.append((task.stem, reason))
     return outcomes
 

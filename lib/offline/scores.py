@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lib.offline.files import picture_stem, shorten, write_whole
+from lib.files import write_atomically
+from lib.offline.files import picture_stem, shorten
 from lib.offline.mappings import better_mapping
 from lib.offline.predictions import prediction_names, stem_of
 from lib.offline.ranking import Indices, most_frequent_size, rank_files
@@ -205,7 +206,7 @@ def write_scores(scores: Scores, files: ScoreFiles) -> str:
 
 def _write_whole(text: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(text.encode(), path)
+    write_atomically(text.encode(), path)
 
 
 def _per_class_table(scores: Scores) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.offline.files import write_whole
+from lib.files import write_atomically
 from lib.offline_infer.outputs import Written
 from lib.offline_infer.session import RunTime
 
@@ -106,4 +106,4 @@ def write_summary(
         "throughput": throughput(times, batch_size),
         "pid": os.getpid(),
     }
-    write_whole(json.dumps(content).encode(), path)
+    write_atomically(json.dumps(content).encode(), path)

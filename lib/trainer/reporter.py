@@ -10,8 +10,8 @@ from yacs.config import CfgNode
 
 from lib import device as devices
 from lib import log, run_folder
-from lib.checkpoint import write_atomically
 from lib.distributed import Processes
+from lib.files import write_atomically
 from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
 from lib.plots import save_curves
 from lib.trainer.parts import Parts, Progress

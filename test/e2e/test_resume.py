@@ -364,7 +364,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_with_the_previous_checkpoint(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     done = run_script(*common, "--auto_resume", "--train_epochs", 3)
     assert done.returncode == 1
     assert done.stdout.count("checkpoint.pth.tar could not be written (No space left") == 2

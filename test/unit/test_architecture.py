@@ -22,7 +22,16 @@ SOURCES = [*LIB, *TOOLS, *sorted(REPO.glob("*.py"))]
 # A module imports only from lower levels. Packages stand here as wholes.
 LEVELS = {
     # What knows nothing of devices: settings, the network, the pictures, the command line.
-    0: ("case_report", "cli", "config", "environment", "model_info", "run_folder", "transforms"),
+    0: (
+        "case_report",
+        "cli",
+        "config",
+        "environment",
+        "files",
+        "model_info",
+        "run_folder",
+        "transforms",
+    ),
     1: ("ascend", "device", "launch", "models", "quantize"),
     2: ("checkpoint", "data", "distributed", "metrics", "optim", "precision"),
     3: ("export", "log", "plots"),
@@ -38,6 +47,7 @@ WITHOUT_TORCH = (
     "compare",
     "config",
     "environment",
+    "files",
     "launch",
     "offline_infer",
     "offline.predictions",

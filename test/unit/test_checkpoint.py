@@ -19,8 +19,8 @@ from lib.checkpoint import (
     load_weights,
     read_weights,
     save_atomically,
-    write_atomically,
 )
+from lib.files import write_atomically
 from lib.models.hrnet import HRNetSpec, StageSpec, build_hrnet
 
 

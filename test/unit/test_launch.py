@@ -137,3 +137,12 @@ def test_a_single_process_is_the_default():
 def test_numbers_that_do_not_fit_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Cluster(**settings)
+
+
+def test_a_launcher_with_process_id_1_as_in_a_container_is_not_taken_for_dead():
+    code = "import os; os.getppid = lambda: 1; from lib.launch import end_with_parent"
+    code += "; end_with_parent(); print('goes on')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "goes on\n", done.stderr

@@ -101,7 +101,7 @@ def _killed(path, *, crop):
 
 @pytest.mark.parametrize(
     ("name", "fault", "expected"),
-    [("write_whole", _disk_full, "No space left"), ("picture_planes", _killed, "was killed")],
+    [("write_atomically", _disk_full, "No space left"), ("picture_planes", _killed, "was killed")],
 )
 def test_what_ends_a_worker_is_told_and_never_lost(tmp_path, monkeypatch, name, fault, expected):
     """Pitfall 31: every future is read. Forked workers see what is patched."""
