@@ -1,13 +1,12 @@
 """Smaller ONNX models: static int8 (QDQ, per-channel weights) and fp16, each with its cost stated.
 
 Runs without torch. Calibration and comparison read pictures with the preprocessing that the model
-itself records (`hrnet.recipe`).
+itself records.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from lib.onnx_file import PROFILE_KEY, crop_of, load_model, metadata_of
 from lib.transforms import eval_pixels, is_picture, normalize, open_rgb
 
-RECIPE_KEY, CLASSES_KEY, PROFILE_KEY = "hrnet.recipe", "hrnet.class_names", "hrnet.profile"
 MIN_OPSET = 13  # per-channel QuantizeLinear needs it
 LAYERS_TO_KEEP = ("first", "classifier")
 _BATCH = 8
@@ -56,6 +55,24 @@ class Comparison:
         if self.num_correct_before is None or self.num_correct_after is None:
             return 100.0 - self.agreement
         return 100.0 * (self.num_correct_before - self.num_correct_after) / max(1, self.num_images)
+
+
+class _CalibrationReader:
+    """Gives ONNX Runtime's calibration one preprocessed picture after the other."""
+
+    def __init__(self, path: Path, model: onnx.ModelProto, pictures: Sequence[Picture]):
+        self._sizes = crop_of(metadata_of(model), path)
+        self._pictures = iter(pictures)
+        self._input = model.graph.input[0].name
+        batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+        self._num_copies = batch.dim_value or 1  # to fill a fixed batch
+
+    def get_next(self) -> dict[str, Logits] | None:
+        """Return the next feed of the model, None after the last."""
+        picture = next(self._pictures, None)
+        if picture is None:
+            return None
+        return {self._input: np.repeat(_load(picture, self._sizes)[None], self._num_copies, axis=0)}
 
 
 def find_pictures(folder: Path, class_names: Sequence[str] | None = None) -> list[Picture]:
@@ -117,7 +134,7 @@ def quantize_int8(
         quantization.quantize_static(
             str(shaped),
             str(target),
-            _CalibrationReader(model, calibration, quantization.CalibrationDataReader),
+            _CalibrationReader(source, model, calibration),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -140,11 +157,11 @@ def convert_fp16(source: Path, target: Path) -> None:
 
 def compare(before: Path, after: Path, pictures: Sequence[Picture]) -> Comparison:
     """Run both models on the pictures and return what changed."""
-    recipe = recipe_of(load_model(before))
+    sizes = crop_of(metadata_of(load_model(before)), before)
     sessions = [_session(before), _session(after)]
     num_agreeing, difference, correct = 0, 0.0, [0, 0]
     for part in _parts(pictures, _BATCH):
-        images = np.stack([_load(picture, recipe) for picture in part])
+        images = np.stack([_load(picture, sizes) for picture in part])
         first, second = (_run(session, images) for session in sessions)
         names = first.argmax(axis=1), second.argmax(axis=1)
         num_agreeing += int((names[0] == names[1]).sum())
@@ -163,38 +180,6 @@ def compare(before: Path, after: Path, pictures: Sequence[Picture]) -> Compariso
     )
 
 
-def load_model(path: Path) -> onnx.ModelProto:
-    """Return the model in a file. Raises FileNotFoundError, and ValueError where it is no ONNX."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such ONNX file: {path}")
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf's and onnx's errors have no common base
-        raise ValueError(f"{path} is no ONNX model: {' '.join(str(error).split())[:160]}") from None
-    return model
-
-
-def recipe_of(model: onnx.ModelProto) -> dict[str, int]:
-    """Return resize and crop of the preprocessing that the model records.
-
-    Raises ValueError where it records none.
-    """
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if RECIPE_KEY not in metadata:
-        raise ValueError(
-            f"the model records no preprocessing ({RECIPE_KEY}): export it with hrnet_pth2onnx.py"
-        )
-    recipe = json.loads(metadata[RECIPE_KEY])
-    return {"resize": int(recipe["resize"]), "crop": int(recipe["crop"])}
-
-
-def class_names_of(model: onnx.ModelProto) -> list[str] | None:
-    """Return the class names that the model records; None where it has none."""
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return json.loads(metadata[CLASSES_KEY]) if CLASSES_KEY in metadata else None
-
-
 def _nodes_to_keep(model: onnx.ModelProto, layers: Sequence[str]) -> list[str]:
     unknown = [layer for layer in layers if layer not in LAYERS_TO_KEEP]
     if unknown:
@@ -207,14 +192,15 @@ def _nodes_to_keep(model: onnx.ModelProto, layers: Sequence[str]) -> list[str]:
 
 def _copy_metadata(source: onnx.ModelProto, target: Path, *, profile: str) -> None:
     model = onnx.load(target)
-    kept = {entry.key: entry.value for entry in source.metadata_props} | {PROFILE_KEY: profile}
+    kept = metadata_of(source) | {PROFILE_KEY: profile}
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, kept)
     onnx.save(model, target)
 
 
-def _load(picture: Picture, recipe: dict[str, int]) -> Logits:
-    pixels = eval_pixels(open_rgb(picture.path), resize=recipe["resize"], crop=recipe["crop"])
+def _load(picture: Picture, sizes: tuple[int, int]) -> Logits:
+    resize, crop = sizes
+    pixels = eval_pixels(open_rgb(picture.path), resize=resize, crop=crop)
     return normalize(pixels)
 
 
@@ -244,22 +230,3 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f"{error}: pip install -r requirement_for_infer.txt") from None
-
-
-def _CalibrationReader(model: onnx.ModelProto, pictures: Sequence[Picture], base: type) -> object:
-    """Return a reader that gives ONNX Runtime one preprocessed picture at a time."""
-    recipe, name = recipe_of(model), model.graph.input[0].name
-    first = model.graph.input[0].type.tensor_type.shape.dim[0]
-    batch = first.dim_value or 1
-
-    class Reader(base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._pictures = iter(pictures)
-
-        def get_next(self) -> dict[str, Logits] | None:
-            picture = next(self._pictures, None)
-            if picture is None:
-                return None
-            return {name: np.repeat(_load(picture, recipe)[None], batch, axis=0)}
-
-    return Reader()

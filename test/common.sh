@@ -15,16 +15,28 @@ fail() { # fail MESSAGE: the user gave something that cannot be used
 # ---- options ----
 
 # name | kind | default | meaning. An empty default leaves the choice to the program.
-option_table() { # option_table train|eval
+option_table() { # option_table train|eval|chain
   cat <<'END'
 data_path | folder | | data-set root holding train/ and val/ (required)
 cfg | file | experiments/cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml | experiment yaml
-cards | count | 1 | processes on this machine, one a card
 bs | count | 256 | images a batch and card
 batch_size | same:bs | | another name of --bs
 workers | workers | | data-loading processes a card; unset or -1: cores / cards
 device | text | | auto, npu, cuda or cpu; unset: auto
 device_id | index | 0 | which card; ASCEND_DEVICE_ID in the environment wins
+END
+  if [ "$1" = chain ]; then
+    cat <<'END'
+checkpoint | file | | weights to take through the chain (required)
+val_set | text | val | folder of the pictures in it
+out | folder | | folder for everything made; unset: output/offline_chain/<cfg name>
+opset | index | 0 | of the ONNX file; 0: 11, for ATC
+outfmt | text | TXT | kind of prediction files: TXT, BIN or NPY
+END
+    return
+  fi
+  cat <<'END'
+cards | count | 1 | processes on this machine, one a card
 hf32 | flag | | HF32/TF32 instead of mixed precision; ALLOW_HF32=1 in the environment is the same
 fp32 | flag | | FP32 instead of mixed precision; ALLOW_FP32=1 in the environment is the same
 END
@@ -157,7 +169,7 @@ check_values() {
       if is_yes "--$name" "${value[$name]}"; then value[$name]=1; else value[$name]=''; fi
     fi
   done
-  [[ -z ${value[hf32]} || -z ${value[fp32]} ]] ||
+  [[ -z ${value[hf32]:-} || -z ${value[fp32]:-} ]] ||
     fail 'hf32 and fp32 exclude each other: give one of --hf32 (ALLOW_HF32) and --fp32 (ALLOW_FP32), or neither'
   ((${value[dn]:-0} < ${value[nproc]:-1})) ||
     fail "--dn must be below --nproc: machine ${value[dn]} of ${value[nproc]}, counted from 0"
@@ -165,7 +177,7 @@ check_values() {
     fail "config overrides come in pairs, KEY VALUE; after -- there are ${#overrides[@]} words: ${overrides[*]}"
 }
 
-read_options() { # read_options train|eval [NAME=DEFAULT ...] -- ARGUMENT...
+read_options() { # read_options train|eval|chain [NAME=DEFAULT ...] -- ARGUMENT...
   local name row_kind default text
   while IFS=' |' read -r name row_kind default text; do
     names+=("$name")

@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
-# From a clean checkout to a trained network in minutes, without any download of images: trains on scikit-learn's 8x8 digits.
+# From a clean checkout to a trained network, its ONNX file and scored predictions in minutes, without any download of
+# images: trains on scikit-learn's 8x8 digits.
 #   bash test/quickstart.sh [--device cpu] [any other argument of tools/train.py]
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
 
 ensure_python torch yacs yaml numpy PIL tensorboardX tqdm matplotlib safetensors sklearn \
-  -- -r "$repo_root/requirements.txt" scikit-learn -c "$repo_root/requirements_dev.txt"
+  onnx onnxruntime -- -r "$repo_root/requirements.txt" -r "$repo_root/requirement_for_infer.txt" scikit-learn -c "$repo_root/requirements_dev.txt"
 cd -- "$repo_root"
 
 run_folder=output/digits/quickstart_digits
 same_in_both=() # what changes the figures has to reach valid.py too
+device=()       # the offline chain is float32 on every device
 arguments=("$@")
 for i in "${!arguments[@]}"; do
   case ${arguments[i]} in
     --out) run_folder=${arguments[i + 1]:-} ;;
     --out=*) run_folder=${arguments[i]#--out=} ;;
-    --device | --device_id | --precision) same_in_both+=("${arguments[i]}" "${arguments[i + 1]:-}") ;;
-    --device=* | --device_id=* | --precision=* | --fp32 | --hf32) same_in_both+=("${arguments[i]}") ;;
+    --device | --device_id) device+=("${arguments[i]}=${arguments[i + 1]:-}") ;;
+    --device=* | --device_id=*) device+=("${arguments[i]}") ;;
+    --precision) same_in_both+=("${arguments[i]}" "${arguments[i + 1]:-}") ;;
+    --precision=* | --fp32 | --hf32) same_in_both+=("${arguments[i]}") ;;
   esac
 done
 
@@ -24,7 +28,7 @@ cfg=experiments/quickstart_digits.yaml
 "$PYTHON" tools/make_digits.py data/digits
 "$PYTHON" tools/train.py data/digits --cfg "$cfg" --out "$run_folder" "$@"
 "$PYTHON" tools/valid.py data/digits --cfg "$run_folder/config.yaml" --testModel "$run_folder/model_best.pth.tar" \
-  --out "$run_folder/eval" "${same_in_both[@]}"
+  --out "$run_folder/eval" "${device[@]}" "${same_in_both[@]}"
 
 "$PYTHON" - "$run_folder" <<'END'
 import json, pathlib, sys
@@ -38,5 +42,8 @@ if trained != evaluated:
 if evaluated < 95:
     sys.exit("[Error] below 95 %: with the default settings this points to a broken installation")
 END
+PYTHON=$PYTHON bash test/offline_chain.sh --data_path=data/digits --checkpoint="$run_folder/model_best.pth.tar" \
+  --cfg="$run_folder/config.yaml" --out="$run_folder/offline" --workers=0 "${device[@]}"
+
 printf '%-11s %s\n' weights "$run_folder/model_best.pth.tar" curves "$run_folder/curves.png" \
-  log "$run_folder/metrics.jsonl" tensorboard "$run_folder/tensorboard"
+  log "$run_folder/metrics.jsonl" tensorboard "$run_folder/tensorboard" onnx "$run_folder/offline/hrnet.onnx"

@@ -16,9 +16,9 @@ def main() -> int:
     args = _parse()
 
     from lib import quantize  # loads onnx, which takes a moment
+    from lib.onnx_file import class_names_of, load_model
 
-    source = quantize.load_model(args.onnx)
-    names = quantize.class_names_of(source)
+    names = class_names_of(load_model(args.onnx))
     pictures = quantize.find_pictures(args.evaluate or args.calibration, names)
     aside = args.output.with_name(f".{args.output.name}.tmp")
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import onnx
 
+from lib.onnx_file import RECIPE_KEY, metadata_of
 from lib.transforms import recipe
 
 OPSETS = range(9, 19)
@@ -307,7 +308,7 @@ def _output(model: onnx.ModelProto) -> Finding:
 
 
 def _recipe(model: onnx.ModelProto) -> Finding:
-    text = next((p.value for p in model.metadata_props if p.key == "hrnet.recipe"), None)
+    text = metadata_of(model).get(RECIPE_KEY)
     shape = [dim for image in _inputs(model)[:1] for dim in _shape(image)]
     side = shape[-1] if len(shape) == 4 and shape[2] == shape[3] else None
     if text is None or not isinstance(side, int):

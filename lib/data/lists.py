@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.label_file import LABEL_FORM, read_label_lines
 from lib.transforms import PICTURE_SUFFIXES, is_picture
 
 LABEL_FILE = "val_label.txt"
@@ -198,7 +199,7 @@ def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...]) -> Ima
     if label_file is None:
         raise FileNotFoundError(
             f"{folder} has pictures but no class folders, so it needs the label file "
-            f"{candidates[0]} with lines '<file> <class number, from 0>'"
+            f"{candidates[0]} with lines {LABEL_FORM}"
         )
     labels = _read_labels(label_file, num_classes=len(class_names))
     present = {entry.name for entry in os.scandir(folder) if is_picture(entry.name)}
@@ -220,27 +221,15 @@ def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...]) -> Ima
 
 def _read_labels(label_file: Path, *, num_classes: int) -> dict[str, int]:
     labels: dict[str, int] = {}
-    # Bytes that aren't UTF-8 stay what they are in file names, so that the two still match.
-    text = label_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    for line_number, line in enumerate(text.split("\n"), start=1):
-        # From the right, since a file name may have spaces.
-        fields = line.strip().rsplit(maxsplit=1)
-        if not fields:
-            continue
-        where = f"{label_file}, line {line_number}"
-        if len(fields) != 2 or not fields[1].removeprefix("-").isdecimal():
+    for line in read_label_lines(label_file):
+        if line.label >= num_classes:
             raise ValueError(
-                f"{where}: {line.strip()!r} is not of the form '<file> <class number, from 0>'"
+                f"{line.where}: class {line.label} of {line.name} is outside 0..{num_classes - 1}; "
+                "classes are numbered from 0 in the sorted order of the class names"
             )
-        name, label = fields[0], int(fields[1])
-        if not 0 <= label < num_classes:
-            raise ValueError(
-                f"{where}: class {label} of {name} is outside 0..{num_classes - 1}; classes are "
-                "numbered from 0 in the sorted order of the class names"
-            )
-        if name in labels:
-            raise ValueError(f"{where}: {name} is listed a second time")
-        labels[name] = label
+        if line.name in labels:
+            raise ValueError(f"{line.where}: {line.name} is listed a second time")
+        labels[line.name] = line.label
     return labels
 
 

@@ -11,11 +11,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from lib.ascend import MAX_IR_VERSION, PROBLEM, check_model
 from lib.export.options import ATC, ExportOptions
+from lib.onnx_file import ARCH_KEY, CHECKPOINT_KEY, CLASS_NAMES_KEY, PROFILE_KEY, RECIPE_KEY
 from lib.transforms import recipe
 
 INPUT, OUTPUT, BATCH_AXIS = "image", "class", "batch"
-RECIPE_KEY, CLASS_NAMES_KEY = "hrnet.recipe", "hrnet.class_names"
-ARCH_KEY, CHECKPOINT_KEY, PROFILE_KEY = "hrnet.arch", "hrnet.checkpoint_sha256", "hrnet.profile"
 
 
 def strip_traces(model: ModelProto) -> None:

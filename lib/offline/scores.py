@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lib.files import write_atomically
+from lib.label_file import LABEL_FORM, read_label_lines
 from lib.offline.files import picture_stem, shorten
 from lib.offline.mappings import better_mapping
 from lib.offline.predictions import prediction_names, stem_of
@@ -116,26 +117,14 @@ def read_labels(label_file: Path) -> dict[str, int]:
         FileNotFoundError: there is no such file.
         ValueError: a line of another form, a second label of a picture, or no line at all.
     """
-    if not label_file.is_file():
-        raise FileNotFoundError(f"no such label file: {label_file}")
     labels: dict[str, int] = {}
-    # Bytes that aren't UTF-8 stay what they are in file names, so that the two still match.
-    text = label_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    for number, line in enumerate(text.split("\n"), start=1):
-        fields = line.rsplit(maxsplit=1)  # from the right, since a name may have spaces
-        if not fields:
-            continue
-        if len(fields) != 2 or not fields[1].isdecimal():
-            raise ValueError(
-                f"{label_file}, line {number}: {line.strip()!r} is not of the form '<file> <class "
-                "number, from 0>'"
-            )
-        stem = picture_stem(fields[0].strip().rpartition("/")[2])
+    for line in read_label_lines(label_file):
+        stem = picture_stem(line.name.rpartition("/")[2])
         if stem in labels:
-            raise ValueError(f"{label_file}, line {number}: {stem} has a label already")
-        labels[stem] = int(fields[1])
+            raise ValueError(f"{line.where}: {stem} has a label already")
+        labels[stem] = line.label
     if not labels:
-        raise ValueError(f"{label_file} is empty: it needs lines '<file> <class number, from 0>'")
+        raise ValueError(f"{label_file} is empty: it needs lines {LABEL_FORM}")
     return labels
 
 

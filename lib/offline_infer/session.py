@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lib.onnx_file import RECIPE_KEY, parse_recipe
+
 if TYPE_CHECKING:
     import onnxruntime
 
 BACKENDS = ("onnxruntime", "openvino")
-RECIPE_KEY = "hrnet.recipe"
 
 Array = npt.NDArray[np.generic]
 
@@ -216,7 +216,8 @@ def _describe(
         inputs.append(TensorSpec(node.name, shape, _DTYPES[node.type]))
     if not inputs:
         raise ValueError(f"{path} has no inputs")
-    return ModelDescription(path, tuple(inputs), _recipe(path, session))
+    metadata = session.get_modelmeta().custom_metadata_map
+    return ModelDescription(path, tuple(inputs), parse_recipe(metadata.get(RECIPE_KEY), path))
 
 
 def _whole_shape(
@@ -234,16 +235,3 @@ def _whole_shape(
             f"--dymBatch {dynamic_batch}: {path} has a fixed batch of {whole[0]}; leave it out"
         )
     return (whole[0] or dynamic_batch, *whole[1:])
-
-
-def _recipe(path: Path, session: onnxruntime.InferenceSession) -> dict[str, object] | None:
-    text = session.get_modelmeta().custom_metadata_map.get(RECIPE_KEY)
-    if text is None:
-        return None
-    try:
-        recipe = json.loads(text)
-    except json.JSONDecodeError:
-        recipe = None
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: its metadata {RECIPE_KEY} is not a JSON object: {text[:80]!r}")
-    return recipe

@@ -108,16 +108,18 @@ esac
 
 
 @pytest.mark.parametrize(
-    ("trained", "evaluated", "code", "said"),
+    ("trained", "evaluated", "chain", "code", "said"),
     [
-        ("98.75", "98.75", 0, "tools/train.py 98.750 %, tools/valid.py 98.750 %"),
-        ("98.75", "98.5", 1, "the two accuracies differ"),
-        ("90.0", "90.0", 1, "below 95 %"),
+        ("98.75", "98.75", 0, 0, "tools/train.py 98.750 %, tools/valid.py 98.750 %"),
+        ("98.75", "98.5", 0, 1, "the two accuracies differ"),
+        ("90.0", "90.0", 0, 1, "below 95 %"),
+        ("98.75", "98.75", 7, 7, "chain --data_path=data/digits --checkpoint=my run/model_best"),
     ],
 )
-def test_the_quick_start_trains_evaluates_and_checks_both_accuracies(
-    repo: Repository, trained: str, evaluated: str, code: int, said: str
+def test_the_quick_start_trains_evaluates_checks_both_accuracies_and_runs_the_chain(
+    repo: Repository, trained: str, evaluated: str, chain: int, code: int, said: str
 ) -> None:
+    (repo.root / "test/offline_chain.sh").write_text(f'echo "chain $*"; exit {chain}\n')
     Path(repo.environment["PYTHON"]).write_text(QUICK_PYTHON % sys.executable)
     result = repo.run_words(
         ["bash", "quickstart.sh", "--device", "cpu", "--out", "my run", "--seed=3"],
@@ -133,10 +135,11 @@ def test_the_quick_start_trains_evaluates_and_checks_both_accuracies(
         "tools/make_digits.py data/digits",
         f"tools/train.py data/digits --cfg {cfg} --out my run --device cpu --out my run --seed=3",
         "tools/valid.py data/digits --cfg my run/config.yaml --testModel my run/model_best.pth.tar"
-        " --out my run/eval --device cpu",
+        " --out my run/eval --device=cpu",
     ]
     if code == 0:
-        last = dict(line.split(maxsplit=1) for line in result.stdout.splitlines()[-4:])
+        assert "chain --data_path=data/digits --checkpoint=my run/model_best" in result.stdout
+        last = dict(line.split(maxsplit=1) for line in result.stdout.splitlines()[-5:])
         assert last["weights"] == "my run/model_best.pth.tar"
         assert last["curves"] == "my run/curves.png"
 

@@ -206,7 +206,7 @@ def test_many_faults_are_counted_and_the_first_few_named(tmp_path, run_script, w
     [
         ("a.jpg 1\nb.jpg\n", "line 2: 'b.jpg' is not of the form"),
         ("a.jpg one\n", "line 1: 'a.jpg one'"),
-        ("a.jpg -1\n", "line 1: 'a.jpg -1'"),
+        ("a.jpg -1\n", "line 1: class -1 of a.jpg: classes are numbered from 0"),
         ("a.jpg 1\nn/a.png 2\n", "line 2: a has a label already"),
         ("\n", "is empty"),
     ],

@@ -1,0 +1,62 @@
+"""Labels from class folders: what `imagenet_acc_eval.py` compares the predictions with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lib.offline.files import shorten
+from lib.offline.sources import find_sources
+from lib.onnx_file import class_names_of, load_model
+
+
+def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> dict[str, int]:
+    """The class number of each picture, by file name, in the order of the paths.
+
+    Args:
+        folder: holds class folders; a picture's class is the outermost folder it is in.
+        class_names: the network's classes in order; None: the sorted folder names, as in training.
+
+    Raises:
+        FileNotFoundError: no folder, or no pictures.
+        ValueError: pictures outside of class folders, a class that the network lacks, or two
+            pictures with one stem.
+    """
+    sources = find_sources(folder, leave_out=folder / "..")
+    paths = [Path(path) for path in sources.paths.values()]
+    outside = [path.name for path in paths if len(path.parts) < 2]
+    if outside:
+        raise ValueError(
+            f"{folder} has {len(outside)} pictures outside of class folders: {shorten(outside)}; "
+            "for pictures without class folders a label file has to be written by hand"
+        )
+    found = sorted({path.parts[0] for path in paths})
+    names = list(class_names or found)
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{folder} has {len(unknown)} class folders that the network doesn't know: "
+            f"{shorten(unknown)}; it knows {len(names)}: {shorten(names)}"
+        )
+    number = {name: label for label, name in enumerate(names)}
+    return {path.name: number[path.parts[0]] for path in paths}
+
+
+def read_class_names(path: Path) -> list[str] | None:
+    """The class names in an ONNX file, None where it records none, or in a run's classes.json.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is neither.
+    """
+    if path.suffix == ".onnx":
+        return class_names_of(load_model(path))
+    try:
+        number = {str(name): int(label) for name, label in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError):
+        number = {}
+    names = sorted(number, key=number.__getitem__)
+    if not names or [number[name] for name in names] != list(range(len(names))):
+        raise ValueError(f"{path} is not as a run's classes.json: {{class name: number from 0}}")
+    return names

@@ -1,0 +1,72 @@
+"""An ONNX file's own account of itself: the metadata that an export writes and others read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+RECIPE_KEY = "hrnet.recipe"  # JSON of lib.transforms.recipe
+CLASS_NAMES_KEY = "hrnet.class_names"  # JSON list, in the order of the outputs
+ARCH_KEY = "hrnet.arch"
+CHECKPOINT_KEY = "hrnet.checkpoint_sha256"
+PROFILE_KEY = "hrnet.profile"  # atc, modern, int8 or fp16
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Return the model in a file. Raises FileNotFoundError, and ValueError where it is no ONNX."""
+    import onnx  # here: what only needs the keys above starts without it
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no such ONNX file: {path}")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's and onnx's errors have no common base
+        raise ValueError(f"{path} is no ONNX model: {' '.join(str(error).split())[:160]}") from None
+    return model
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what the model says of itself, by key."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def parse_recipe(text: str | None, path: Path) -> dict[str, object] | None:
+    """Return the preprocessing in the text under RECIPE_KEY; None where there is no such text.
+
+    `path` names the file in the ValueError that a damaged text raises.
+    """
+    if text is None:
+        return None
+    try:
+        recipe = json.loads(text)
+    except json.JSONDecodeError:
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: its metadata {RECIPE_KEY} is not a JSON object: {text[:80]!r}")
+    return recipe
+
+
+def crop_of(metadata: Mapping[str, str], path: Path) -> tuple[int, int]:
+    """Return to which size, and then crop, in pixels, the model's pictures are brought.
+
+    Raises ValueError where the model, `path`, doesn't say.
+    """
+    recipe = parse_recipe(metadata.get(RECIPE_KEY), path)
+    resize, crop = (recipe.get("resize"), recipe.get("crop")) if recipe else (None, None)
+    if not isinstance(resize, int) or not isinstance(crop, int):
+        raise ValueError(
+            f"{path} records no preprocessing ({RECIPE_KEY}): export it with hrnet_pth2onnx.py"
+        )
+    return resize, crop
+
+
+def class_names_of(model: onnx.ModelProto) -> list[str] | None:
+    """Return the class names in the order of the outputs; None where the model has none."""
+    text = metadata_of(model).get(CLASS_NAMES_KEY)
+    return None if text is None else [str(name) for name in json.loads(text)]

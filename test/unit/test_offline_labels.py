@@ -1,0 +1,98 @@
+"""Label files made of class folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from conftest import RunScript, write_pictures
+
+from lib.data.lists import read_val
+from lib.offline.labels import labels_of_folder, read_class_names
+from lib.offline.scores import read_labels
+from lib.onnx_file import CLASS_NAMES_KEY
+
+SCRIPT = "tools/make_labels.py"
+
+
+@pytest.fixture
+def val(tmp_path: Path) -> Path:
+    """Two classes, one with a picture in a folder of its own and one with a blank in its name."""
+    write_pictures(tmp_path / "val/bee", 1)
+    write_pictures(tmp_path / "val/ant/more", 1)
+    (tmp_path / "val/ant/more/0.png").rename(tmp_path / "val/ant/more/my ant.png")
+    return tmp_path / "val"
+
+
+def onnx_file(path: Path, names: list[str] | None) -> Path:
+    """A file with the class names in its metadata."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [result]))
+    if names is not None:
+        onnx.helper.set_model_props(model, {CLASS_NAMES_KEY: json.dumps(names)})
+    onnx.save(model, path)
+    return path
+
+
+def test_without_class_names_the_sorted_folders_are_the_classes_as_in_training(val: Path) -> None:
+    labels = labels_of_folder(val, None)
+    assert labels == {"my ant.png": 0, "0.png": 1}
+    images = read_val(val.parent, val_set="val", class_names=None, num_classes=2)
+    names = [Path(path).name for path in images.paths]
+    assert labels == dict(zip(names, images.targets, strict=True))
+
+
+def test_the_network_says_which_output_is_which_class(
+    val: Path, tmp_path: Path, run_script: RunScript
+) -> None:
+    (tmp_path / "classes.json").write_text('{"bee": 1, "cat": 0, "ant": 2}')
+    for classes in (
+        tmp_path / "classes.json",
+        onnx_file(tmp_path / "m.onnx", ["cat", "bee", "ant"]),
+    ):
+        done = run_script(SCRIPT, val, tmp_path / "new/labels.txt", "--classes", classes)
+        assert done.returncode == 0, done.stderr
+        assert read_labels(tmp_path / "new/labels.txt") == {"my ant": 2, "0": 1}
+
+
+def test_an_onnx_file_without_names_leaves_the_sorted_order_and_says_so(
+    val: Path, tmp_path: Path, run_script: RunScript
+) -> None:
+    model = onnx_file(tmp_path / "m.onnx", None)
+    assert read_class_names(model) is None
+    done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", model)
+    assert done.returncode == 0 and "records no class names" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ('{"bee": 0, "cat": 1}', "1 class folders that the network doesn't know: ant"),
+        ('{"bee": 0, "ant": 2}', "is not as a run's classes.json"),
+        ('["bee"]', "is not as a run's classes.json"),
+        ("MODEL:", "is not as a run's classes.json"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused(
+    val: Path, tmp_path: Path, run_script: RunScript, classes: str, message: str
+) -> None:
+    (tmp_path / "classes.json").write_text(classes)
+    labels = tmp_path / "labels.txt"
+    done = run_script(SCRIPT, val, labels, "--classes", tmp_path / "classes.json")
+    assert done.returncode == 2 and message in done.stderr
+    assert not labels.exists()
+
+
+def test_pictures_outside_of_class_folders_are_named(val: Path, run_script: RunScript) -> None:
+    done = run_script(SCRIPT, val / "ant/more", val / "labels.txt")
+    assert done.returncode == 2
+    assert "1 pictures outside of class folders: my ant.png" in done.stderr
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path, run_script: RunScript) -> None:
+    done = run_script(SCRIPT, tmp_path, tmp_path / "labels.txt")
+    assert done.returncode == 2 and "holds no pictures" in done.stderr

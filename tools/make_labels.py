@@ -1,0 +1,40 @@
+"""Write the label file of a folder of class folders: python tools/make_labels.py VAL LABELS"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import _init_paths  # noqa: F401  puts the repository on sys.path
+
+from lib.cli import EXIT_OK, ArgumentParser, run_script
+
+
+def main() -> int:
+    """Write a line `<file> <class number, from 0>` for each picture."""
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("folder", metavar="VAL", type=Path, help="holds class folders of pictures")
+    add("labels", metavar="LABELS", type=Path, help="the file to write, such as val_label.txt")
+    add(
+        "--classes",
+        type=Path,
+        help="the network's ONNX file, or its run's classes.json: they say which output is which "
+        "class (default: the sorted folder names)",
+    )
+    args = parser.parse_args()
+
+    from lib.label_file import write_labels
+    from lib.offline.labels import labels_of_folder, read_class_names
+
+    names = read_class_names(args.classes) if args.classes else None
+    if args.classes and names is None:
+        print(f"{args.classes} records no class names; the sorted folder names are taken")
+    labels = labels_of_folder(args.folder, names)
+    write_labels(labels, args.labels)
+    num_classes = len(set(labels.values()))
+    print(f"{len(labels)} pictures of {num_classes} classes: {args.labels}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_script(main)
