@@ -38,7 +38,7 @@ LEVELS = {
     3: ("export", "log", "plots"),
     4: ("engine", "offline"),
     5: ("assembly", "compare", "offline_infer"),
-    6: ("evaluator", "trainer"),
+    6: ("benchmark", "evaluator", "trainer"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 WITHOUT_TORCH = (

@@ -1,0 +1,131 @@
+"""Two sides of a comparison, timed in turn, and their figures as a table and as JSON.
+
+On a shared machine the speed drifts. Taking turns lets both sides meet the same weather, and the
+median over the rounds forgets the gusts.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. `ours` and `peer` are in `unit`, in which more is better."""
+
+    mode: str
+    case: str
+    ours: float
+    peer: float
+    ratio: float  # median over the rounds, not of the medians
+    unit: str
+    goal: float | None = None  # for the ratio
+    peer_name: str = ""
+    remark: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the row as `--json` writes it."""
+        return {
+            "mode": self.mode,
+            "case": self.case,
+            "ours": self.ours,
+            "peer": self.peer,
+            "ratio": self.ratio,
+            "unit": self.unit,
+            "goal_row": f">= {self.goal:g}" if self.goal is not None else "",
+            "peer_name": self.peer_name,
+            "remark": self.remark,
+        }
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_turn(ours: Work, peer: Work, rounds: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of each side in each round, after one of each that does not count."""
+    ours()
+    peer()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for work, times in zip((ours, peer), seconds, strict=True):
+            start_s = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - start_s)
+    return seconds
+
+
+def compare(
+    mode: str,
+    case: str,
+    *,
+    ours: Work,
+    peer: Work,
+    num_items: int,
+    unit: str,
+    rounds: int,
+    goal: float | None = None,
+    peer_name: str = "",
+    remark: str = "",
+) -> Row:
+    """Time both sides, each of which works on `num_items` items, and return items a second."""
+    our_times, peer_times = in_turn(ours, peer, rounds)
+    ratios = [theirs / own for own, theirs in zip(our_times, peer_times, strict=True)]
+    return Row(
+        mode,
+        case,
+        num_items / statistics.median(our_times),
+        num_items / statistics.median(peer_times),
+        statistics.median(ratios),
+        unit,
+        goal,
+        peer_name,
+        remark,
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table. On a CPU only the ratios say something about other machines."""
+    lines = [
+        "| case | against | ours | theirs | unit | ratio | goal | |",
+        "|---|---|--:|--:|---|--:|--:|---|",
+    ]
+    for row in rows:
+        goal = f"{row.goal:g}" if row.goal is not None else ""
+        lines.append(
+            f"| {row.mode}: {row.case} | {row.peer_name} | {row.ours:.4g} | {row.peer:.4g} | "
+            f"{row.unit} | {row.ratio:.2f} | {goal} | {row.remark} |"
+        )
+    return "\n".join(lines)
+
+
+def machine(num_cores: int) -> str:
+    """Return what the figures were measured on, in a line."""
+    python = platform.python_version()
+    return f"{_processor()}, {num_cores} cores, {platform.system()}, Python {python}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

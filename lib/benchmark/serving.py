@@ -1,0 +1,166 @@
+"""ONNX Runtime against eager torch, int8 against float32, a whole run against computing alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.benchmark.rounds import Row, compare, torch_threads
+from lib.checkpoint import load_weights, read_weights
+from lib.environment import num_cores
+from lib.export import ExportOptions, export_onnx
+from lib.models.build import build_model
+from lib.offline.preprocess import PreprocessOptions, preprocess
+from lib.offline_infer import InferRequest, Outcome, run_request
+from lib.offline_infer.session import Session, open_session
+from lib.quantize import MIN_OPSET, Picture, quantize_int8
+from lib.quantize import compare as compare_models
+
+GOAL_ONNX, GOAL_INT8, GOAL_WHOLE_RUN = 1.5, 2.5, 0.9
+_BATCHES_A_ROUND = 4
+_NUM_CLASSES = 1000
+_UNIT = "images/s"
+
+
+@dataclass(frozen=True)
+class Models:
+    """One network in three forms, for batches of one size."""
+
+    network: nn.Module
+    float32: Path
+    int8: Path
+    batch: int
+    image_size: int
+    is_trained: bool
+
+
+def make_models(
+    config: CfgNode,
+    checkpoint: Path | None,
+    scratch: Path,
+    *,
+    calibration: Sequence[Path],
+    batch: int,
+) -> Models:
+    """Export and quantise the weights of `checkpoint`; None: random ones, which take as long.
+
+    Raises what reading weights and exporting raise.
+    """
+    weights = checkpoint or scratch / "random.pth"
+    if checkpoint is None:
+        torch.manual_seed(0)
+        torch.save(build_model(config, _NUM_CLASSES).state_dict(), weights)
+    file = read_weights(weights)
+    network = build_model(config, file.num_classes).eval()
+    load_weights(network, file)
+    float32, int8 = scratch / "float32.onnx", scratch / "int8.onnx"
+    export_onnx(config, weights, float32, ExportOptions("atc", batch, opset=MIN_OPSET))
+    quantize_int8(float32, int8, calibration=[Picture(path) for path in calibration])
+    size = config.MODEL.IMAGE_SIZE[0]
+    return Models(network, float32, int8, batch, size, checkpoint is not None)
+
+
+def measure_inference(models: Models, pictures: Sequence[Picture], rounds: int) -> list[Row]:
+    """Compare computing alone; the cost of int8 is stated on `pictures`, for a trained network."""
+    shape = (models.batch, 3, models.image_size, models.image_size)
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    float32, int8 = (_open(path) for path in (models.float32, models.int8))
+    network = models.network.to(memory_format=torch.channels_last)
+    batch = torch.from_numpy(images).to(memory_format=torch.channels_last)
+
+    def eager() -> None:
+        with torch.inference_mode(), torch_threads(num_cores()):
+            for _ in range(_BATCHES_A_ROUND):
+                network(batch)
+
+    def served(session: Session) -> None:
+        for _ in range(_BATCHES_A_ROUND):
+            session.run([images])
+
+    remark = "random weights"
+    if models.is_trained:
+        cost = compare_models(models.float32, models.int8, pictures)
+        remark = f"same class for {cost.num_agreeing} of {cost.num_images} pictures"
+        if cost.num_correct_before is not None:
+            remark += f", right {cost.num_correct_before} before, {cost.num_correct_after} after"
+    compare_served = partial(
+        compare,
+        "infer",
+        num_items=_BATCHES_A_ROUND * models.batch,
+        unit=_UNIT,
+        rounds=rounds,
+    )
+    return [
+        compare_served(
+            f"ONNX Runtime, batch {models.batch}",
+            ours=partial(served, float32),
+            peer=eager,
+            goal=GOAL_ONNX,
+            peer_name="torch, eager, channels_last",
+        ),
+        compare_served(
+            f"int8, batch {models.batch}",
+            ours=partial(served, int8),
+            peer=partial(served, float32),
+            goal=GOAL_INT8,
+            peer_name="ONNX Runtime, float32",
+            remark=remark,
+        ),
+    ]
+
+
+def measure_whole_run(
+    models: Models, pictures: Path, scratch: Path, *, num_batches: int, rounds: int
+) -> Row:
+    """Compare a run of tools/onnx_infer.py over .bin files, results written, with a pure one."""
+    bins = scratch / "bins"
+    preprocess(pictures, bins, PreprocessOptions(models.image_size))
+    files = sorted(bins.glob("*.bin"))
+    num_items = num_batches * models.batch
+    many = scratch / "many"
+    many.mkdir()
+    for number in range(num_items):  # real files: reading them is what is measured
+        (many / f"{number}.bin").write_bytes(files[number % len(files)].read_bytes())
+    seconds: dict[str, list[float]] = {"whole": [], "pure": []}
+
+    def run(kind: str, request: InferRequest) -> None:
+        outcome = run_request(request, lambda line: None)
+        seconds[kind].append(_seconds(kind, outcome, num_items))
+
+    whole = InferRequest(models.float32, input=str(many), output=scratch / "results", outfmt="TXT")
+    pure = InferRequest(models.float32, loop=num_batches)
+    for _ in range(rounds + 1):
+        run("whole", whole)
+        run("pure", pure)
+    whole_s, pure_s = (np.array(seconds[kind][1:]) for kind in ("whole", "pure"))
+    return Row(
+        "infer",
+        f"reading, computing and writing, batch {models.batch}",
+        num_items / float(np.median(whole_s)),
+        num_items / float(np.median(pure_s)),
+        float(np.median(pure_s / whole_s)),
+        _UNIT,
+        GOAL_WHOLE_RUN,
+        "computing alone",
+        f"{num_items} .bin files to TXT",
+    )
+
+
+def _seconds(kind: str, outcome: Outcome, num_items: int) -> float:
+    """Return the time of the whole run without loading, or of computing alone."""
+    if kind == "whole":
+        return outcome.end_s - outcome.start_s
+    return num_items / outcome.images_per_s
+
+
+def _open(path: Path) -> Session:
+    return open_session(
+        path, backend="onnxruntime", dynamic_batch=0, device=0, num_threads=num_cores()
+    )
