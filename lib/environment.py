@@ -41,13 +41,22 @@ class Environment:
     profile_start_step: int
 
 
+@dataclass(frozen=True)
+class CannVariables:
+    """Where the environment says that CANN is, Ascend's toolkit."""
+
+    home: str = ""  # of the CANN whose set_env.sh was sourced; empty where none was
+    info_file: str = "/etc/Ascend/ascend_cann_install.info"  # the installer's note
+    root: str = "/usr/local/Ascend"  # tried after the note, as test/env_npu.sh does
+
+
 def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
     """Read the variables (default: the process's own).
 
     Raises ValueError for a partial rank environment, a rank outside 0..WORLD_SIZE-1, or a value
     that is not of its kind.
     """
-    variables = os.environ if variables is None else variables
+    variables = _own() if variables is None else variables
     device_id = variables.get("ASCEND_DEVICE_ID", "")
     return Environment(
         ranks=_rank_info(variables),
@@ -62,11 +71,26 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
     )
 
 
+def read_cann_variables(variables: Mapping[str, str] | None = None) -> CannVariables:
+    """Read where CANN is (default: from the process's own variables); never raises."""
+    variables = _own() if variables is None else variables
+    usual = CannVariables()
+    return CannVariables(
+        home=variables.get("ASCEND_TOOLKIT_HOME") or variables.get("ASCEND_HOME_PATH") or "",
+        info_file=variables.get("CANN_INFO_FILE") or usual.info_file,
+        root=variables.get("ASCEND_ROOT") or usual.root,
+    )
+
+
 def num_cores() -> int:
     """Return how many processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _own() -> Mapping[str, str]:
+    return os.environ
 
 
 def _rank_info(variables: Mapping[str, str]) -> RankInfo:
