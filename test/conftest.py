@@ -49,6 +49,15 @@ TEST: {BATCH_SIZE_PER_GPU: 4}
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the one option under which tests may use the network."""
+    parser.addoption(
+        "--torch-npu-wheel",
+        action="store_true",
+        help="download the torch_npu wheel that test_torch_npu_wheel.py reads, if not in the cache",
+    )
+
+
 def write_pictures(
     folder: Path,
     num_images: int,
