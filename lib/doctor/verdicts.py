@@ -15,7 +15,10 @@ OLDEST_PYTHON = (3, 10)
 # row is the one that requirements_npu.txt names. Against torch a post release counts as its base,
 # against CANN it does not: 2.9.0 is for CANN 8.5.0, 2.9.0.post6 for 9.1.0.
 TORCH_NPU_FOR_CANN = {
-    "9.1.0": ("2.12.0", "2.11.0", "2.10.0.post4", "2.9.0.post6", "2.7.1.post8"),
+    "9.1.0": (
+        *("2.12.0", "2.11.0", "2.10.0.post4", "2.9.0.post6", "2.7.1.post8"),
+        *("2.12.0.post2", "2.11.0.post2", "2.10.0.post6", "2.9.0.post8", "2.7.1.post10"),
+    ),
     "9.0.0": ("2.10.0", "2.9.0.post2", "2.8.0.post4", "2.7.1.post4"),
     "8.5.0": ("2.9.0", "2.8.0.post2", "2.7.1.post2", "2.6.0.post5"),
     "8.3.RC1": ("2.8.0", "2.7.1", "2.6.0.post3"),
@@ -114,11 +117,11 @@ def _torch_npu(facts: Facts, probe: Probe) -> Iterator[Finding]:
 
 
 def _cann_fit(cann: str, plugin: str) -> Finding:
-    fitting = TORCH_NPU_FOR_CANN.get(cann, ())
+    fitting = TORCH_NPU_FOR_CANN.get(cann.upper(), ())
     if plugin.partition("+")[0] in fitting:
         return Finding(OK, f"CANN {cann} and torch_npu {plugin} fit")
     if fitting:
-        text = f"CANN {cann} is meant for torch_npu {' or '.join(fitting)}, not {plugin}"
+        text = f"torch_npu {plugin} is not for CANN {cann}, which goes with {', '.join(fitting)}"
         base = base_version(fitting[0])
         return Finding(WARNING, text, f"pip install torch=={base} torch_npu=={fitting[0]}")
     known = ", ".join(TORCH_NPU_FOR_CANN)

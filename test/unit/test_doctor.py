@@ -113,7 +113,8 @@ def test_post_releases_of_torch_npu_count_as_their_base(facts, torch, torch_npu)
 
 @pytest.mark.parametrize(
     ("cann", "torch_npu"),
-    [(cann, name) for cann, names in TORCH_NPU_FOR_CANN.items() for name in names],
+    [(cann, name) for cann, names in TORCH_NPU_FOR_CANN.items() for name in names]
+    + [("8.3.rc1", "2.8.0")],
 )
 def test_releases_that_belong_together_fit(facts, cann, torch_npu):
     minor = int(torch_npu.split(".")[1])
@@ -143,7 +144,7 @@ def test_the_table_holds_what_the_requirements_pin():
 def test_a_cann_of_another_release_is_a_warning_with_the_set_for_it(facts):
     cann = Cann(Path("/"), "9.1.0", sourced=True)
     line = only(judge(facts(versions=NPU_VERSIONS, cann=cann), ON_NPU), WARNING)
-    assert "CANN 9.1.0 is meant for torch_npu 2.12.0 or" in line
+    assert "torch_npu 2.9.0 is not for CANN 9.1.0, which goes with 2.12.0, 2.11.0" in line
     assert line.endswith("pip install torch==2.12.0 torch_npu==2.12.0")
 
 
