@@ -105,7 +105,7 @@ def _torch_npu(facts: Facts, probe: Probe) -> Iterator[Finding]:
         return
     base = base_version(plugin)
     if torch and base_version(torch) != base:
-        text = f"torch {torch} and torch_npu {plugin} do not fit: it needs torch {base}"
+        text = f"torch_npu {plugin} needs torch {base}, and torch {torch} is installed"
         wheel = " (on x86-64 torch's CPU wheel of it)" if facts.machine == "x86_64" else ""
         # With TORCH_DEVICE_BACKEND_AUTOLOAD=0 the rest of torch works all the same.
         level = WARNING if probe.kind in ("cpu", "cuda") else PROBLEM

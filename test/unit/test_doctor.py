@@ -97,7 +97,7 @@ def test_a_torch_of_another_version_than_torch_npu_is_a_misfit(facts, probe, lev
     cann = Cann(Path("/"), "8.5.0", sourced=True)
     versions = {**NPU_VERSIONS, "torch": "2.8.0", "torchvision": "0.23.0"}
     lines = worst(judge(facts(versions=versions, cann=cann), probe))[level]
-    assert "torch 2.8.0 and torch_npu 2.9.0 do not fit: it needs torch 2.9.0" in lines[0]
+    assert "torch_npu 2.9.0 needs torch 2.9.0, and torch 2.8.0 is installed" in lines[0]
     assert "pip install torch==2.9.0" in lines[0]
 
 
