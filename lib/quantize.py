@@ -58,21 +58,22 @@ class Comparison:
 
 
 class _CalibrationReader:
-    """Gives ONNX Runtime's calibration one preprocessed picture after the other."""
+    """Gives ONNX Runtime's calibration the prepared pictures, a batch of the model at a time."""
 
     def __init__(self, path: Path, model: onnx.ModelProto, pictures: Sequence[Picture]):
         self._sizes = crop_of(metadata_of(model), path)
-        self._pictures = iter(pictures)
         self._input = model.graph.input[0].name
         batch = model.graph.input[0].type.tensor_type.shape.dim[0]
-        self._num_copies = batch.dim_value or 1  # to fill a fixed batch
+        self._batch = batch.dim_value or 1
+        self._parts = _parts(pictures, self._batch)
 
     def get_next(self) -> dict[str, Logits] | None:
         """Return the next feed of the model, None after the last."""
-        picture = next(self._pictures, None)
-        if picture is None:
+        part = next(self._parts, None)
+        if part is None:
             return None
-        return {self._input: np.repeat(_load(picture, self._sizes)[None], self._num_copies, axis=0)}
+        images = np.stack([_load(picture, self._sizes) for picture in part])
+        return {self._input: _filled(images, self._batch)}
 
 
 def find_pictures(folder: Path, class_names: Sequence[str] | None = None) -> list[Picture]:
@@ -210,9 +211,14 @@ def _run(session: object, images: Logits) -> Logits:
     fixed = spec.shape[0] if isinstance(spec.shape[0], int) else len(images)
     outputs = []
     for part in _parts(images, fixed):
-        filled = np.concatenate([part, np.repeat(part[:1], fixed - len(part), axis=0)])
-        outputs.append(session.run(None, {spec.name: filled})[0][: len(part)])  # type: ignore[attr-defined]
+        feed = {spec.name: _filled(part, fixed)}
+        outputs.append(session.run(None, feed)[0][: len(part)])  # type: ignore[attr-defined]
     return np.concatenate(outputs).astype(np.float32)
+
+
+def _filled(images: Logits, batch: int) -> Logits:
+    """Return a whole batch: what is missing are copies of the first picture."""
+    return np.concatenate([images, np.repeat(images[:1], batch - len(images), axis=0)])
 
 
 def _session(path: Path) -> object:

@@ -172,3 +172,17 @@ def test_a_fixed_batch_is_filled_up(model: Path, flat: Path) -> None:
             return [feed["image"].mean(axis=(2, 3))]
 
     assert np.array_equal(quantize._run(Fixed(), images), images.mean(axis=(2, 3)))
+
+
+def test_calibration_fills_a_fixed_batch_with_pictures_of_its_own(model: Path, flat: Path) -> None:
+    """27 pictures in batches of 8: each once, the last batch filled up with its first."""
+    fixed = onnx.load(model)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
+    pictures = quantize.find_pictures(flat)
+    reader = quantize._CalibrationReader(model, fixed, pictures)
+    batches = list(iter(reader.get_next, None))
+    assert [len(batch["image"]) for batch in batches] == [8, 8, 8, 8]
+    images = np.concatenate([batch["image"] for batch in batches])
+    expected = np.stack([quantize._load(picture, (73, 64)) for picture in pictures])
+    assert np.array_equal(images[:27], expected)
+    assert all(np.array_equal(image, images[24]) for image in images[27:])
