@@ -29,7 +29,10 @@ def main() -> int:
 
     options = PreprocessOptions(args.image_size, args.workers, args.limit)
     report = preprocess(args.source, args.target, options)
-    print(f"{report.num_written} prepared, {report.num_already_there} were there, in {args.target}")
+    print(
+        f"{report.num_written} prepared, {report.num_already_there} were there; {args.target} has "
+        f"{report.num_in_all}"
+    )
     if report.others:
         print(f"left out {len(report.others)} files that are no pictures: {shorten(report.others)}")
     for path, reason in report.failed.items():

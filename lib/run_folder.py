@@ -38,13 +38,13 @@ def lock(folder: Path) -> TextIO:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "w")  # noqa: SIM115  held open on purpose
     except OSError as error:
-        raise ValueError(f"run folder {folder} cannot be written: {error.strerror}") from None
+        raise ValueError(f"folder {folder} cannot be written: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise ValueError(
-            f"another run is writing to {folder}: wait for it, or give this one its own --out"
+            f"another run is writing to {folder}: wait for it, or give this one a folder of its own"
         ) from None
     return file
 

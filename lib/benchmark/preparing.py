@@ -12,7 +12,8 @@ from PIL import Image
 from lib.benchmark.rounds import Row, compare, torch_threads
 from lib.environment import num_cores
 from lib.files import write_atomically
-from lib.offline.preprocess import ENDING, PreprocessOptions, picture_planes, preprocess
+from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
+from lib.offline.record import ENDING
 from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_resize
 
 _MODE, _UNIT = "preprocess", "pictures/s"

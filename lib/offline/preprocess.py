@@ -8,7 +8,6 @@ than older ones, and then some values differ in the last of 256 steps.)
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -20,17 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from lib import run_folder
 from lib.cli import PartlyFailed
 from lib.environment import num_cores
 from lib.files import write_atomically
-from lib.offline.files import shorten, write_json
 from lib.offline.pixels import eval_crop, load_rgb
 from lib.offline.pool import run_in_processes, stops_noted
+from lib.offline.record import Target, origins_of
 from lib.offline.sources import Sources, find_sources
 from lib.transforms import eval_resize, normalize, recipe
-
-RECORD = "preprocess.json"
-ENDING = ".bin"
 
 _MODEL = "hrnet"
 _PICTURES_A_JOB = 8
@@ -60,6 +57,7 @@ class PreprocessReport:
 
     num_written: int
     num_already_there: int
+    num_in_all: int  # files in the folder now
     failed: Mapping[str, str]  # path relative to the source folder: reason
     others: Sequence[str]  # files in the source folder that are no pictures
 
@@ -88,8 +86,8 @@ def picture_planes(path: str | Path, *, crop: int) -> npt.NDArray[np.float32]:
 def preprocess(source: Path, target: Path, options: PreprocessOptions) -> PreprocessReport:
     """Prepare the pictures of a folder, and record how in `preprocess.json` beside the results.
 
-    What is there already, of the right size, made by the same recipe and not older than its
-    picture, is kept. A stop (Ctrl-C, SIGTERM) leaves whole files only, and a record of them.
+    What is there already, made by the same recipe of the same picture, is kept. A stop (Ctrl-C,
+    SIGTERM) leaves whole files only, and a record of them.
 
     Args:
         source: holds the pictures, or class folders of them.
@@ -103,32 +101,45 @@ def preprocess(source: Path, target: Path, options: PreprocessOptions) -> Prepro
         Stopped, KeyboardInterrupt: the work was stopped.
     """
     sources = find_sources(source, leave_out=target)
-    there = _up_to_date(target, sources, options.crop)
+    results = Target(target, source, _MODEL, recipe(options.crop), _num_bytes(options.crop))
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is not a folder: give one for the results")
+    with run_folder.lock(target), stops_noted() as check:
+        return _fill(results, sources, options, check)
+
+
+def _fill(
+    results: Target, sources: Sources, options: PreprocessOptions, check: Callable[[], None]
+) -> PreprocessReport:
+    origins = origins_of(sources)
+    there = results.keep_up_to_date(origins)
     planned = list(sources.paths)[: options.limit or None]
     tasks = [
-        _Task(stem, sources.full_path(stem), os.path.join(target, f"{stem}{ENDING}"))
+        _Task(stem, sources.full_path(stem), os.fspath(results.path_of(stem)))
         for stem in planned
         if stem not in there
     ]
+    accounted = there.union(planned)
+    wanted = {stem: origin for stem, origin in origins.items() if stem in accounted}
     failed: dict[str, str] = {}
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        with stops_noted() as check:
-            _write_record(target, sources, failed, crop=options.crop)
-            try:
-                with closing(_prepared(tasks, options, check)) as outcomes:
-                    for stem, reason in outcomes:
-                        if reason:
-                            failed[sources.paths[stem]] = reason
-            finally:
-                _write_record(target, sources, failed, crop=options.crop)
+        results.write_record(wanted, failed)
+        try:
+            with closing(_prepared(tasks, options, check)) as outcomes:
+                for stem, reason in outcomes:
+                    if reason:
+                        failed[sources.paths[stem]] = reason
+        finally:
+            whole = results.whole_files()
+            results.write_record({s: o for s, o in wanted.items() if s in whole}, failed)
     except OSError as error:
-        raise PartlyFailed(f"writing to {target} failed: {error}") from error
+        raise PartlyFailed(f"writing to {results.folder} failed: {error}") from error
     return PreprocessReport(
-        len(tasks) - len(failed),
-        len(planned) - len(tasks),
-        dict(sorted(failed.items())),
-        sources.others,
+        num_written=len(tasks) - len(failed),
+        num_already_there=len(planned) - len(tasks),
+        num_in_all=len(whole),
+        failed=dict(sorted(failed.items())),
+        others=sources.others,
     )
 
 
@@ -169,75 +180,5 @@ def _prepare(tasks: Sequence[_Task], *, crop: int) -> list[tuple[str, str]]:
     return outcomes
 
 
-def _up_to_date(target: Path, sources: Sources, crop: int) -> set[str]:
-    """Stems whose results can stay; refuses a folder with results that aren't of these pictures.
-
-    Raises ValueError.
-    """
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is not a folder: give one for the results")
-    results = _results(target)
-    if not results:
-        return set()
-    recorded = _recorded_sources(target, crop, num_results=len(results))
-    strangers = sorted(results.keys() - sources.paths.keys())
-    if strangers:
-        raise ValueError(
-            f"{target} holds {len(strangers)} results of pictures that {sources.root} lacks: "
-            f"{shorten(strangers)}; remove them, or give an empty folder"
-        )
-    return {
-        stem
-        for stem, stat in results.items()
-        if stat.st_size == _num_bytes(crop)
-        and stat.st_mtime_ns >= os.stat(sources.full_path(stem)).st_mtime_ns
-        and recorded.get(stem, sources.paths[stem]) == sources.paths[stem]
-    }
-
-
-def _results(target: Path) -> dict[str, os.stat_result]:
-    if not target.is_dir():
-        return {}
-    return {
-        entry.name.removesuffix(ENDING): entry.stat()
-        for entry in os.scandir(target)
-        if entry.name.endswith(ENDING) and not entry.name.startswith(".")
-    }
-
-
 def _num_bytes(crop: int) -> int:
     return 3 * crop * crop * np.dtype(np.float32).itemsize
-
-
-def _recorded_sources(target: Path, crop: int, *, num_results: int) -> Mapping[str, str]:
-    """The sources that the folder's record names. Raises ValueError for another recipe, or none."""
-    path = target / RECORD
-    found = f"{target} holds {num_results} {ENDING} files"
-    way_out = "give an empty folder, or remove them"
-    if not path.is_file():
-        raise ValueError(f"{found} and no {RECORD} that tells how they were made: {way_out}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        theirs, sources = {"model": record["model"], **record["recipe"]}, dict(record["sources"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{found} and a {RECORD} that is damaged: {way_out}") from None
-    ours = {"model": _MODEL, **recipe(crop)}
-    if theirs != ours:
-        keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-        differences = ", ".join(f"{key} {theirs.get(key)} for {ours.get(key)}" for key in keys)
-        raise ValueError(f"{found} made by another recipe ({differences}): {way_out}")
-    return sources
-
-
-def _write_record(target: Path, sources: Sources, failed: Mapping[str, str], *, crop: int) -> None:
-    """Write down what is there now, so that the record is true whenever the work ends."""
-    whole = {stem for stem, stat in _results(target).items() if stat.st_size == _num_bytes(crop)}
-    paths = {stem: path for stem, path in sources.paths.items() if stem in whole}
-    content = {
-        "model": _MODEL,
-        "recipe": recipe(crop),
-        "num_images": len(paths),
-        "sources": paths,
-        "failed": dict(sorted(failed.items())),
-    }
-    write_json(content, target / RECORD)

@@ -20,7 +20,9 @@ from torchvision.datasets.folder import pil_loader
 from lib.data import Normalize
 from lib.offline import preprocess as module
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
+from lib.offline.record import Target
 from lib.offline.sources import Sources
+from lib.run_folder import lock
 from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_pixels, eval_resize, open_rgb, recipe
 
 SCRIPT = "imagenet_torch_preprocess.py"
@@ -140,7 +142,7 @@ def test_class_folders_give_the_same_files_as_a_flat_folder(tmp_path):
     preprocess(flat, tmp_path / "a", TINY)
     preprocess(tmp_path / "classes", tmp_path / "classes" / "bins", TINY)
     assert bins(tmp_path / "a") == bins(tmp_path / "classes" / "bins") != {}
-    assert record(tmp_path / "classes" / "bins")["sources"]["03"] == "n1/deeper/03.png"
+    assert record(tmp_path / "classes" / "bins")["sources"]["03"][0] == "n1/deeper/03.png"
     again = preprocess(tmp_path / "classes", tmp_path / "classes" / "bins", TINY)
     assert (again.num_already_there, again.others) == (6, ())  # its own results are no source
 
@@ -253,7 +255,7 @@ def test_a_restart_keeps_what_is_finished_and_redoes_what_is_not(tmp_path):
     assert again["03.bin"] == picture_planes(source / "03.bmp", crop=8).tobytes()
     kept = {name for name, inode in before.items() if (target / name).stat().st_ino == inode}
     assert {"04.bin", "05.bin"} <= kept
-    assert record(target)["sources"]["03"] == "03.bmp"
+    assert record(target)["sources"]["03"][0] == "03.bmp"
     (source / "02.png").write_text("broken later")
     os.utime(source / "02.png", (time.time() + 9, time.time() + 9))
     assert preprocess(source, target, TINY).failed.keys() == {"02.png"}
@@ -278,13 +280,77 @@ def test_the_record_says_how_and_from_what(tmp_path):
     preprocess(source, tmp_path / "bins", TINY)
     content = record(tmp_path / "bins")
     assert "UnidentifiedImageError" in content["failed"].pop("bad.png")
+    stats = [(source / name).stat() for name in ("00.png", "01.png")]
     assert content == {
         "model": "hrnet",
         "recipe": recipe(8),
         "num_images": 2,
-        "sources": {"00": "00.png", "01": "01.png"},
+        "root": str(source.resolve()),
+        "sources": {
+            f"0{number}": [f"0{number}.png", stat.st_size, stat.st_mtime_ns]
+            for number, stat in enumerate(stats)
+        },
         "failed": {},
     }
+
+
+def test_other_pictures_of_the_same_names_and_times_are_not_taken_for_the_first(tmp_path):
+    """What stays of other pictures would be scored as if it were of these."""
+    first, second = pictures(tmp_path / "first", 3), tmp_path / "second"
+    for path in sorted(first.iterdir()):
+        picture(second / path.name, seed=99)
+        shutil.copystat(path, second / path.name)
+    target = tmp_path / "bins"
+    preprocess(first, target, TINY)
+    assert preprocess(second, target, TINY).num_written == 3
+    expected = picture_planes(second / "00.png", crop=8).tobytes()
+    assert bins(target)["00.bin"] == expected
+    # A copy that keeps its times (cp -p, rsync, tar) is older than the result, and still another.
+    (second / "01.png").unlink()
+    picture(second / "01.png", seed=7, size=(12, 11))
+    os.utime(second / "01.png", (1, 1))
+    report = preprocess(second, target, TINY)
+    assert (report.num_written, report.num_already_there) == (1, 2)
+    assert bins(target)["01.bin"] == picture_planes(second / "01.png", crop=8).tobytes()
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_one_takes_for_newer_pictures(
+    tmp_path, monkeypatch
+):
+    source, target = pictures(tmp_path / "source", 3), tmp_path / "bins"
+    preprocess(source, target, TINY)
+    picture(source / "01.png", seed=50)
+    child = os.fork()
+    if not child:  # is gone as soon as it has written down what is to come
+        write_record = Target.write_record
+
+        def write_and_die(*arguments: object) -> None:
+            write_record(*arguments)
+            os._exit(9)
+
+        monkeypatch.setattr(Target, "write_record", write_and_die)
+        preprocess(source, target, TINY)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert record(target)["sources"].keys() == {"00", "01", "02"}
+    assert preprocess(source, target, TINY).num_already_there == 2
+    assert bins(target)["01.bin"] == picture_planes(source / "01.png", crop=8).tobytes()
+
+
+def test_a_picture_that_is_gone_is_named_and_the_rest_is_done(tmp_path):
+    source, target = pictures(tmp_path / "source", 3), tmp_path / "bins"
+    preprocess(source, target, TINY)
+    (source / "01.png").unlink()
+    (source / "01.png").symlink_to("nowhere.png")
+    report = preprocess(source, target, TINY)
+    assert report.failed.keys() == {"01.png"} and report.num_already_there == 2
+    assert bins(target).keys() == {"00.bin", "02.bin"}
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path):
+    source, target = pictures(tmp_path / "source", 1), tmp_path / "bins"
+    with lock(target), pytest.raises(ValueError, match="another run is writing to"):
+        preprocess(source, target, TINY)
 
 
 @pytest.mark.parametrize("fault", ["recipe", "no record", "damaged record", "other pictures"])

@@ -23,7 +23,7 @@ def test_a_second_run_is_refused_while_the_first_one_writes(tmp_path):
     """Pitfall 25: two runs of one yaml do not overwrite each other silently."""
     folder = tmp_path / "deep" / "run"
     with lock(folder):
-        with pytest.raises(ValueError, match="another run is writing to .* its own --out"):
+        with pytest.raises(ValueError, match="another run is writing to .* a folder of its own"):
             lock(folder)
         lock(tmp_path / "other").close()
     lock(folder).close()
