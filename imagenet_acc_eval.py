@@ -30,10 +30,10 @@ def main() -> int:
     from lib.offline.scores import ScoreFiles, score_folder, write_scores
 
     files = ScoreFiles(args.folder / args.name, args.per_class, args.confusion, args.topk)
+    files.result.unlink(missing_ok=True)  # of an earlier score; it would pass for this one's
     scores = score_folder(args.predictions, args.labels)
     problems = "; ".join(scores.problem_lines())
     if problems and (not args.allow_missing or not scores.num_images):
-        files.result.unlink(missing_ok=True)  # of an earlier score; it would pass for this one's
         raise PartlyFailed(
             f"the predictions are not whole, so there is no score: {problems}. Mend them, or score "
             "the others with --allow-missing"

@@ -6,6 +6,8 @@ Imports neither torch nor anything that does, so that a broken installation can 
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import signal
 import sys
@@ -14,6 +16,7 @@ from typing import NoReturn
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NPU_WITHOUT_CANN = (
     "torch_npu is installed but CANN's libraries are not on the path: run `source "
     "/usr/local/Ascend/cann/set_env.sh` (or ascend-toolkit/set_env.sh) first, or set "
@@ -60,9 +63,12 @@ def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run an entry script's `main` and leave with its exit code.
 
-    ValueError and OSError are the user's to mend: one line, exit code 2. Any other exception is a
-    bug of ours and keeps its traceback.
+    ValueError and OSError are the user's to mend: one line, exit code 2, or 1 for a disk that got
+    full on the way. Any other exception is a bug of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # a file name may have bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         exit_code = main()
     except ValueError as error:
@@ -76,7 +82,7 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:  # a path that is not there, not ours, of another kind, too long
         named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        fail(named)
+        fail(named, EXIT_PARTLY_FAILED if error.errno in _DISK_FULL else EXIT_USER_ERROR)
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C", 128 + signal.SIGINT)
     except (ImportError, RuntimeError) as error:

@@ -25,9 +25,11 @@ def write_atomically(data: bytes | memoryview, path: str | Path, *, durable: boo
             if durable:
                 os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.lexists(aside):
             os.unlink(aside)
+        if isinstance(error, OSError):  # named after the file that is missing now
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
     if durable:
         _flush_folder(folder or ".")

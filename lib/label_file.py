@@ -26,7 +26,7 @@ def read_label_lines(path: Path) -> Iterator[LabelLine]:
     Raises FileNotFoundError, and ValueError that names the line for one of another form or a
     negative class.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such label file: {path}")
     # Bytes that aren't UTF-8 stay what they are in file names, so that the two still match.
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")

@@ -131,7 +131,7 @@ def measure_whole_run(
     seconds: dict[str, list[float]] = {"whole": [], "pure": []}
 
     def run(kind: str, request: InferRequest) -> None:
-        outcome = run_request(request, lambda line: None)
+        outcome = run_request(request, lambda line: None, lambda: None)
         seconds[kind].append(_seconds(kind, outcome, num_items))
 
     whole = InferRequest(models.float32, input=str(many), output=scratch / "results", outfmt="TXT")

@@ -162,7 +162,7 @@ def result_json(scores: Scores, topk: int) -> str:
 
 @dataclass(frozen=True)
 class ScoreFiles:
-    """Which files are written. Raises ValueError for a `topk` below 1."""
+    """Which files are written. Raises ValueError for a folder's name, or a `topk` below 1."""
 
     result: Path
     per_class: Path | None = None
@@ -172,6 +172,9 @@ class ScoreFiles:
     def __post_init__(self) -> None:
         if self.topk < 1:
             raise ValueError(f"topk is {self.topk}: give 1 or more")
+        for path in (self.result, self.per_class, self.confusion):
+            if path is not None and path.is_dir():
+                raise ValueError(f"{path} is a folder: give the name of a file")
 
 
 def write_scores(scores: Scores, files: ScoreFiles) -> str:

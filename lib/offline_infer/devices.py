@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,13 +14,14 @@ from typing import NoReturn
 
 from lib.cli import PartlyFailed, Stopped
 from lib.launch import end_with_parent
+from lib.offline.pool import stops_noted
 from lib.offline_infer.runner import InferRequest, Outcome, Say, run_request
 from lib.offline_infer.summary import end_to_end_line
 
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Raise Stopped where a SIGTERM finds this process, so that what is open is closed."""
+    """Raise Stopped where a SIGTERM finds this process, which only waits for others."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise Stopped(number)
@@ -40,9 +40,10 @@ def run_on_devices(request: InferRequest, devices: Sequence[int], say: Say) -> O
     Pure inference runs whole on each. One device runs in this process, without such a folder.
     Raises what `run_request` raises, PartlyFailed where a process dies, Stopped upon SIGTERM.
     """
+    if len(devices) == 1:
+        with stops_noted() as check:
+            return run_request(replace(request, device=devices[0]), say, check)
     with _stopped_by_sigterm():
-        if len(devices) == 1:
-            return run_request(replace(request, device=devices[0]), say)
         return _run_in_processes(request, devices)
 
 
@@ -83,16 +84,14 @@ def _start(request: InferRequest) -> tuple[SpawnProcess, Connection]:
 def _work(request: InferRequest, answer: Connection) -> None:
     """The life of one process: what can be mended by the user is sent back, bugs are printed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent passes it on
-    # Noted and asked for between batches: raised in here, it could hit a place that swallows it.
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     end_with_parent()
     try:
-        answer.send(run_request(request, _say, is_stopped=stop.is_set))
+        with stops_noted() as check:
+            answer.send(run_request(request, _say, check))
     except (ValueError, OSError) as error:
         answer.send(error)
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGTERM) from None
+    except Stopped as stop:
+        raise SystemExit(stop.exit_code) from None
 
 
 def _say(line: str) -> None:

@@ -37,7 +37,9 @@ def find_tensor_files(text: str, num_inputs: int) -> tuple[Sample, ...]:
     files is cut into as many equal parts as the model has inputs.
     Raises FileNotFoundError, and ValueError where nothing is found or the counts don't fit.
     """
-    paths = [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
+    # One path may have commas in its name; a long list is too long for the question whether it is.
+    is_one = "," not in text or os.path.exists(text)
+    paths = [Path(text)] if is_one else [Path(part) for part in text.split(",")]
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"--input: no such file or folder: {path}")

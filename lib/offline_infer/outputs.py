@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from lib.offline.predictions import prediction_names, stem_of, write_prediction
 from lib.offline_infer.inputs import Sample
 from lib.offline_infer.session import Array
+
+_RESULT = re.compile(r"_\d+\.\w+$")  # <stem>_<output>.<ending>
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,18 @@ class OutputFolder:
             names.append(str(write_prediction(value, path, self.outfmt)))
         return Written(inputs, tuple(names), is_finite=True)
 
-    def num_foreign_files(self, samples: Sequence[Sample]) -> int:
-        """Count the predictions in the folder that this run won't replace."""
+    def clear(self, samples: Sequence[Sample]) -> int:
+        """Remove earlier results of these samples; return how many of other samples stay.
+
+        A sample that fails this time must not keep the result of another run.
+        """
         if self.folder is None or not self.folder.is_dir():
             return 0
         stems = {sample.stem for sample in samples}
-        ending = f".{self.outfmt.lower()}"
-        names = prediction_names(self.folder)
-        return sum(not name.endswith(ending) or stem_of(name) not in stems for name in names)
+        num_others = 0
+        for name in prediction_names(self.folder):
+            if stem_of(name) in stems and _RESULT.search(name):
+                (self.folder / name).unlink()
+            else:
+                num_others += 1
+        return num_others

@@ -17,7 +17,13 @@ from lib.offline_infer.outputs import OutputFolder
 from lib.offline_infer.pipeline import Tally, batches_of, compute_all, warm_up
 from lib.offline_infer.session import ModelDescription, Session, open_session
 from lib.offline_infer.sources import Pictures, PureData, Source, TensorFiles
-from lib.offline_infer.summary import end_to_end_line, summary_lines, throughput, write_summary
+from lib.offline_infer.summary import (
+    end_to_end_line,
+    summary_lines,
+    summary_path,
+    throughput,
+    write_summary,
+)
 
 Say = Callable[[str], None]
 
@@ -63,13 +69,11 @@ class Outcome:
     images_per_s: float  # of computing alone, what ais_bench calls throughput
 
 
-def run_request(
-    request: InferRequest, say: Say, *, is_stopped: Callable[[], bool] = lambda: False
-) -> Outcome:
+def run_request(request: InferRequest, say: Say, check: Callable[[], None]) -> Outcome:
     """Run the model over all samples of the request, saying the steps line by line.
 
-    Raises ValueError and FileNotFoundError for what can't be run, and KeyboardInterrupt after a
-    batch once `is_stopped` says so.
+    Raises ValueError and FileNotFoundError for what can't be run, and whatever `check` raises: it
+    is called before the first batch and after each.
     """
     cores = max(1, num_cores() // request.num_parts)
     session = _open_session(request, cores, say)
@@ -81,10 +85,11 @@ def run_request(
     batches = batches_of(source)
     if not request.is_pure:
         _say_batches(source, session.model, len(batches), say)
+    check()
     warm_up(session, source, batches, count=request.warmup_count)
     say(f"[INFO] warm up {request.warmup_count} done")
     start_s = time.time()
-    with _progress(request, len(batches) * request.loop, is_stopped) as advance:
+    with _progress(request, len(batches) * request.loop, check) as advance:
         tally = compute_all(
             session,
             source,
@@ -115,7 +120,7 @@ def _open_session(request: InferRequest, num_threads: int, say: Say) -> Session:
 
 @contextmanager
 def _progress(
-    request: InferRequest, num_runs: int, is_stopped: Callable[[], bool]
+    request: InferRequest, num_runs: int, check: Callable[[], None]
 ) -> Iterator[Callable[[int], None]]:
     """Give a function that is told of runs done: it moves a bar, on a terminal, and may stop."""
     show = request.num_parts == 1 and sys.stderr.isatty()
@@ -123,8 +128,7 @@ def _progress(
 
         def advance(steps: int) -> None:
             bar.update(steps)
-            if is_stopped():
-                raise KeyboardInterrupt
+            check()
 
         yield advance
 
@@ -157,11 +161,24 @@ def _prepare(folder: OutputFolder, source: Source, say: Say) -> None:
         return
     if folder.folder.exists() and not folder.folder.is_dir():
         raise NotADirectoryError(f"--output: {folder.folder} is a file")
-    num_foreign = folder.num_foreign_files(source.samples)
+    if any(file.parent.resolve() == folder.folder.resolve() for file in _files_of(source)):
+        raise ValueError(f"--output: {folder.folder} is the folder of the inputs; give another")
+    num_others = folder.clear(source.samples)
+    summary_path(folder.folder).unlink(missing_ok=True)
     folder.folder.mkdir(parents=True, exist_ok=True)
     say(f"[INFO] output path:{folder.folder}")
-    if num_foreign:
-        say(f"[WARN] {num_foreign} predictions of other runs stay in {folder.folder}")
+    if num_others:
+        say(f"[WARN] {num_others} predictions of other runs stay in {folder.folder}")
+
+
+def _files_of(source: Source) -> Iterator[Path]:
+    """Yield a file of each folder that the samples lie in."""
+    seen: set[Path] = set()
+    for sample in source.samples:
+        for file in sample.files:
+            if file.parent not in seen:
+                seen.add(file.parent)
+                yield file
 
 
 def _say_batches(source: Source, model: ModelDescription, num_batches: int, say: Say) -> None:
@@ -193,7 +210,7 @@ def _closed(
     batch_size = request.batch_size or model.batch_size
     if request.output is not None:
         write_summary(
-            request.output.with_name(f"{request.output.name}_summary.json"),
+            summary_path(request.output),
             tally.times,
             batch_size,
             written=list(tally.written.values()),

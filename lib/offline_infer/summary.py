@@ -81,6 +81,11 @@ def _times_line(name: str, times_ms: Sequence[float]) -> str:
     return f"{name} (ms): " + ", ".join(f"{key} = {value}" for key, value in figures.items())
 
 
+def summary_path(folder: Path) -> Path:
+    """Return where the summary of a run with results in `folder` lies: beside it."""
+    return folder.with_name(f"{folder.name}_summary.json")
+
+
 def write_summary(
     path: Path,
     times: Times,

@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_the_previous_file_and_no_debris(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_atomically(b"new", path)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["checkpoint.pth.tar"]

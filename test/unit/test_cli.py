@@ -1,5 +1,6 @@
 """Exit codes and error lines of every entry script, and the options of train.py and valid.py."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -67,6 +68,7 @@ def _train_call(call):
         (FileNotFoundError("no such data folder: /x"), 2),
         (NotADirectoryError("/x is a file"), 2),
         (PermissionError("/x cannot be written"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 1),
         (PartlyFailed("2 of 3 images"), 1),
         (Stopped(signal.SIGTERM), 143),
         (Stopped(signal.SIGINT), 130),
@@ -78,6 +80,13 @@ def test_what_a_user_can_mend_is_one_line_and_an_exit_code(error, exit_code, cap
     assert code == exit_code
     assert stderr.startswith("[Error] ")
     assert stderr.count("\n") == 1
+
+
+def test_a_file_name_that_is_no_text_can_be_printed(tmp_path):
+    code = "from lib.cli import run_script; run_script(lambda: print('a\\udcfeb'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(REPO)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout == b"a\\udcfeb\n", done.stderr
 
 
 @pytest.mark.parametrize("exit_code", [0, 1, 2])

@@ -139,9 +139,15 @@ def test_pictures_give_what_their_bins_give(infer, tmp_path):
     found = results(tmp_path / "out" / "run")
     for number, logits in enumerate(expected(np.stack(images))):
         np.testing.assert_allclose(found[f"{number}_0.bin"].ravel(), logits, rtol=1e-4, atol=1e-4)
+    (tmp_path / "bins").mkdir()
+    for number, image in enumerate(images):
+        image.tofile(tmp_path / "bins" / f"{number}.bin")
+    where = ("-o", tmp_path / "out", "--output_dirname=of_bins")
+    assert infer(*where, output=False).returncode == 0
+    of_bins = results(tmp_path / "out" / "of_bins")
+    assert all((found[name] == of_bins[name]).all() for name in found), "not equal to the bit"
 
     (tmp_path / "pictures" / "n1" / "1.png").write_bytes(b"no picture")
-    (tmp_path / "out" / "run" / "1_0.bin").unlink()
     done = infer(*options, inputs=None)
     assert done.returncode == 1
     assert "1.png: UnidentifiedImageError" in done.stderr
@@ -187,6 +193,40 @@ def test_what_cannot_be_run_is_said_in_one_line(
     assert_refused(run_script(INFER, *given, cwd=tmp_path), *words)
 
 
+def test_a_sample_that_fails_keeps_no_result_of_an_earlier_run(ready, infer, tmp_path):
+    """Pitfall 34: it would be scored as if it were of this run."""
+    assert infer("--outfmt=TXT").returncode == 0
+    assert infer("--outfmt=TXT", "--device=1").returncode == 0
+    np.full(SHAPE, np.nan, np.float32).tofile(tmp_path / "bins" / "img3.bin")
+    assert infer().returncode == 1
+    names = set(results(tmp_path / "out" / "run"))
+    assert names == {f"img{number}_0.bin" for number in range(10) if number != 3}
+
+
+def test_a_run_that_cannot_finish_leaves_no_summary_of_an_earlier_one(infer, tmp_path):
+    make_model(tmp_path / "model.onnx", kind="transposed")
+    make_bins(tmp_path / "bins", 8)
+    summary = tmp_path / "out" / "run_summary.json"
+    summary.parent.mkdir()
+    summary.write_text("{}")
+    assert infer("--output_batchsize_axis=7").returncode == 2
+    assert not summary.exists()
+
+
+def test_the_folder_of_the_inputs_is_no_place_for_the_results(ready, infer, tmp_path):
+    before = sorted(path.name for path in (tmp_path / "bins").iterdir())
+    done = infer("-o", tmp_path, "--output_dirname=bins", output=False)
+    assert_refused(done, "is the folder of the inputs")
+    assert sorted(path.name for path in (tmp_path / "bins").iterdir()) == before
+
+
+def test_a_long_list_of_files_is_no_single_path(ready, infer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "bins")
+    names = ",".join(["img0.bin", *[f"./{'./' * 100}img{number}.bin" for number in range(1, 10)]])
+    assert infer("--input", names, inputs=None).returncode == 0
+    assert len(results(tmp_path / "out" / "run")) == 10
+
+
 def test_predictions_of_another_run_are_pointed_out(ready, infer, tmp_path):
     assert infer().returncode == 0
     assert "[WARN]" not in infer().stdout
@@ -213,13 +253,15 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     assert not (tmp_path / "run_summary.json").exists()
 
 
+@pytest.mark.parametrize("devices", ["1", "1,2"])
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_ends_all_its_processes(stop, ready, tmp_path):
-    options = ["--model", tmp_path / "model.onnx", "--loop=100000000", "--device=1,2"]
+def test_a_stopped_run_ends_all_its_processes(stop, devices, ready, tmp_path):
+    options = ["--model", tmp_path / "model.onnx", "--loop=100000000", f"--device={devices}"]
     process = run_until(INFER, *options, line="warm up", log=tmp_path / "log")
     process.send_signal(stop)
     assert process.wait(60) == 128 + stop  # it waits for its processes
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.startswith("[Error] stopped by "), last
 
 
 def test_a_model_of_two_inputs_takes_a_list_for_each(infer, tmp_path):

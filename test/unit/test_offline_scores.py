@@ -238,8 +238,12 @@ def test_missing_input_is_told(tmp_path, run_script, whole, missing):
     else:
         results = tmp_path / "empty"
         results.mkdir()
+    (tmp_path / "result.json").write_text("older")
     done = run_script(SCRIPT, results, labels, tmp_path, "result.json")
     assert done.returncode == 2 and done.stderr.startswith("[Error]")
+    assert not (tmp_path / "result.json").exists(), "it would be taken for this one's"
+    done = run_script(SCRIPT, *whole, tmp_path, "r.json", "--per_class", tmp_path)
+    assert done.returncode == 2 and "is a folder: give the name of a file" in done.stderr
     assert run_script(SCRIPT, *whole, tmp_path, "r.json", "--topk", 0).returncode == 2
 
 
