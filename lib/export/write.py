@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import importlib.util
 import inspect
@@ -16,7 +15,6 @@ from pathlib import Path
 import onnx
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lib.ascend import MAX_IR_VERSION
 from lib.export.graph import (
@@ -30,6 +28,7 @@ from lib.export.graph import (
     strip_traces,
 )
 from lib.export.options import ATC, MODERN, ExportOptions
+from lib.models.fast import fold_batch_norms
 
 _TRACED_BATCH = 2  # of a dynamic export; torch.export takes a batch of 1 for a constant
 
@@ -41,25 +40,6 @@ def check_available(options: ExportOptions) -> None:
     for option, (package, asked) in needed.items():
         if asked and importlib.util.find_spec(package) is None:
             raise ValueError(f"{option} needs {package}: pip install {package}")
-
-
-def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode whose batch norms are part of the convolutions before them.
-
-    w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, computed
-    in float64 and rounded once.
-    """
-    folded = copy.deepcopy(network).eval().double()
-    for parent in list(folded.modules()):
-        previous: tuple[str, nn.Module] = ("", parent)
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and isinstance(previous[1], nn.Conv2d):
-                setattr(parent, previous[0], fuse_conv_bn_eval(previous[1], child))
-                setattr(parent, name, nn.Identity())
-            previous = (name, child)
-    left = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    assert not left, f"batch norms without a convolution before them: {left}"
-    return folded.float()
 
 
 def write_graph(

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from lib.config import load_config
-from lib.export import ExportOptions, export_onnx, parse_batch, read_pictures, verify, write
+from lib.export import ExportOptions, export_onnx, parse_batch, read_pictures, verify
 from lib.export.graph import (
     broken_promises,
     drop_identities,
@@ -33,6 +33,7 @@ from lib.export.graph import (
     replace_resizes,
     signature,
 )
+from lib.models.fast import fold_batch_norms
 from lib.transforms import eval_pixels, eval_resize, normalize, open_rgb
 
 
@@ -55,7 +56,7 @@ def default_file(
 
 
 def test_folding_leaves_no_batch_norm_and_the_same_function(network: nn.Module) -> None:
-    folded = write.fold_batch_norms(network)
+    folded = fold_batch_norms(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     images = random_images(4)

@@ -1,0 +1,73 @@
+"""The same network, computed with less work: for training, or for evaluation alone.
+
+`lib.models.hrnet` stays the definition. What is done here changes the order in which numbers are
+added and nothing else: parameters, their names and the function stay.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lib.models.hrnet import FuseSum
+
+
+class LevelwiseFuseSum(FuseSum):
+    """A FuseSum that repeats pixels once a level, as nearest upsampling is linear and composes.
+
+    up8(a) + up4(b) + up2(c) = up2(up2(up2(a) + b) + c), so that most sums and all copies of the
+    smallest maps run on small maps: a path over three levels writes 1.3 maps instead of 3.
+    """
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """As `FuseSum.forward`, equal up to rounding."""
+        paths = list(self)
+        target = next(i for i, path in enumerate(paths) if isinstance(path, nn.Identity))
+        smaller: Tensor | None = None
+        for path, x in zip(paths[:target:-1], maps[:target:-1], strict=True):
+            for layer in list(path.children())[:-1]:  # the last is the upsampling
+                x = layer(x)
+            smaller = F.interpolate(x if smaller is None else x + smaller, scale_factor=2.0)
+        total = maps[target]
+        for path, x in zip(paths[:target], maps[:target], strict=True):
+            total = total + path(x)
+        return F.relu(total if smaller is None else total + smaller)
+
+
+def fuse_levelwise(network: nn.Module) -> nn.Module:
+    """Let every fusion of `network` work level by level; return the network itself.
+
+    Names and values of the parameters stay as they are.
+    """
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is FuseSum:
+                setattr(module, name, LevelwiseFuseSum(child))
+    return network
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode whose batch norms are part of the convolutions before them.
+
+    w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, computed
+    in float64 and rounded once.
+    """
+    folded = copy.deepcopy(network).eval().double()
+    for parent in list(folded.modules()):
+        previous: tuple[str, nn.Module] = ("", parent)
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and isinstance(previous[1], nn.Conv2d):
+                setattr(parent, previous[0], fuse_conv_bn_eval(previous[1], child))
+                setattr(parent, name, nn.Identity())
+            previous = (name, child)
+    left = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not left, f"batch norms without a convolution before them: {left}"
+    return folded.float()
+
+
+def for_inference(network: nn.Module) -> nn.Module:
+    """Return a copy for evaluation alone: batch norms folded, fusions level by level."""
+    return fuse_levelwise(fold_batch_norms(network))

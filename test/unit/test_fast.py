@@ -1,0 +1,55 @@
+"""lib/models/fast.py: less work, the same function and the same parameters."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from export_samples import scatter_batch_norms
+from torch import nn
+
+from lib.models.fast import LevelwiseFuseSum, fold_batch_norms, for_inference, fuse_levelwise
+from lib.models.hrnet import ARCHS, FuseSum, build_hrnet
+
+
+def relative(ours: torch.Tensor, plain: torch.Tensor) -> float:
+    """The largest difference, relative to the range of the plain network's values."""
+    return float((ours - plain).abs().max() / (plain.max() - plain.min()))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_logits_and_gradients_are_those_of_the_plain_network(arch: str) -> None:
+    torch.manual_seed(0)
+    plain = scatter_batch_norms(build_hrnet(arch, 10))
+    fast = fuse_levelwise(copy.deepcopy(plain))
+    images, targets = torch.randn(3, 3, 32, 32), torch.tensor([3, 8, 1])
+    with torch.inference_mode():
+        expected = plain.eval()(images)
+        assert relative(fast.eval()(images), expected) < 1e-5
+        assert relative(for_inference(plain)(images), expected) < 1e-5
+    # In float64: batch norms over few values turn a difference in the last bit into a large one.
+    for network in (plain.double(), fast.double()):
+        nn.functional.cross_entropy(network.train()(images.double()), targets).backward()
+    pairs = zip(fast.named_parameters(), plain.named_parameters(), strict=True)
+    for (name, ours), (plain_name, theirs) in pairs:
+        assert name == plain_name
+        scale = theirs.grad.abs().max()
+        assert (ours.grad - theirs.grad).abs().max() <= 1e-4 * scale + 1e-12, name
+    for (name, ours), theirs in zip(fast.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6), name
+
+
+def test_the_state_of_one_loads_into_the_other() -> None:
+    plain = build_hrnet("hrnet_w18_small_v1", 10)
+    fast = fuse_levelwise(build_hrnet("hrnet_w18_small_v1", 10))
+    fast.load_state_dict(plain.state_dict(), strict=True)
+    plain.load_state_dict(fast.state_dict(), strict=True)
+    assert [type(m) for m in fast.modules() if isinstance(m, FuseSum)] == [LevelwiseFuseSum] * 9
+
+
+def test_a_batch_norm_is_folded_into_the_convolution_before_it() -> None:
+    network = scatter_batch_norms(build_hrnet("hrnet_w18_small_v1", 10))
+    folded = fold_batch_norms(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules()), "it is a copy"
