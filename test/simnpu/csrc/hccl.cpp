@@ -2,6 +2,8 @@
 
 #include "simnpu.h"
 
+#include <torch/library.h>
+
 namespace simnpu {
 namespace {
 
@@ -46,6 +48,13 @@ c10::intrusive_ptr<c10d::Work> finished(
     const c10::intrusive_ptr<c10d::Work>& work, const Tensors& results) {
   work->wait();
   return c10::make_intrusive<Done>(results);
+}
+
+// Collectives have no gradients. Newer torch knows that of this kind of device too; 2.6 did not.
+TORCH_LIBRARY_IMPL(c10d, AutogradPrivateUse1, library) {
+  for (const char* name : {"broadcast_", "allreduce_", "allgather_", "barrier"}) {
+    library.impl(name, torch::CppFunction::makeFallthrough());
+  }
 }
 
 }  // namespace

@@ -20,12 +20,13 @@ def record_steps() -> None:
 
 
 def _write(folder: Path, pid: int) -> None:
-    if os.getpid() != pid or not _C.is_initialized():  # a forked child, or a process beside
+    peak_bytes = [_C.memory_use(index)[1] for index in range(_C.num_devices())]
+    if os.getpid() != pid or not any(peak_bytes):  # a forked child, or a process that only counts
         return
     report = {
         "rank": int(os.environ.get("RANK", 0)),
         "device": _C.current_device(),
-        "peak_bytes": [_C.memory_use(index)[1] for index in range(_C.num_devices())],
+        "peak_bytes": peak_bytes,
         "settings": settings,
         "events": _C.events(),
     }
