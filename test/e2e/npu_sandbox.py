@@ -56,11 +56,11 @@ class Ran:
             yield self.events[first:last]
 
 
-def npu_environment(report: Path | None = None) -> dict[str, str]:
+def npu_environment() -> dict[str, str]:
     """Return the environment in which `import torch` finds the simulated npu."""
     environment = script_environment() | {"PYTHONPATH": str(site_folder())}
     environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
-    return environment if report is None else environment | {"SIMNPU_REPORT": str(report)}
+    return environment
 
 
 def run_batch(jobs: Mapping[str, Job], folder: Path) -> dict[str, Ran]:

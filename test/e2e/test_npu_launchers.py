@@ -102,9 +102,9 @@ def full_8p(machine: Machine) -> Launched:
 
 @pytest.fixture(scope="module")
 def performance_8p(machine: Machine) -> Launched:
-    """Two cards in fp16."""
-    words = (*TWO_CARDS, "--stop_step=3")
-    return machine.launch("train_performance_8p.sh", *words, ASCEND_HOME_PATH="/opt/cann")
+    """Two cards in fp16; no CANN is found, and torch_npu is loaded because an npu is asked for."""
+    words = (*TWO_CARDS, "--stop_step=3", "--device=npu")
+    return machine.launch("train_performance_8p.sh", *words)
 
 
 def case_log(launched: Launched, name: str) -> dict[str, str]:
@@ -206,6 +206,7 @@ def test_two_npus_give_the_weights_of_two_networks_whose_gradients_are_averaged(
 
 def test_a_performance_run_on_two_npus_counts_both(performance_8p: Launched) -> None:
     """Pitfall 36."""
+    assert "no CANN found" in performance_8p.done.stdout
     assert case_log(performance_8p, "bs4_2p_perf")["RankSize"] == "2"
     assert "2 card(s), precision fp16" in performance_8p.done.stdout
     assert all(len(ran.kinds("scaled loss")) == 3 for ran in performance_8p.ranks.values())

@@ -33,7 +33,8 @@ class CannotBuild(Exception):
 def site_folder() -> Path:
     """Return the folder for PYTHONPATH; compiles where that has not been done.
 
-    Raises CannotBuild without a C++ compiler or ninja, RuntimeError where compiling fails.
+    Raises CannotBuild without a C++ compiler, ninja or Python's headers, RuntimeError where
+    compiling fails.
     """
     cache = _cache_folder()
     library = cache / f"lib-{_key(HERE / 'csrc')}" / _LIBRARY
@@ -56,6 +57,8 @@ def _cache_folder() -> Path:
     except OSError:
         other = Path(tempfile.gettempdir()) / f"hrnet-simnpu-{os.getuid()}"
         other.mkdir(mode=0o700, exist_ok=True)
+        if other.stat().st_uid != os.getuid():
+            raise CannotBuild(f"the simulated npu has no place: {other} is not yours") from None
         return other
 
 
@@ -76,11 +79,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _compile(library: Path) -> None:
-    path = f"{sysconfig.get_path('scripts')}:{os.environ.get('PATH', '')}"  # where pip puts ninja
-    for program in (os.environ.get("CXX", "c++"), "ninja"):
+def _check_tools(path: str) -> None:
+    for program in (os.environ.get("CXX", "c++").split()[0], "ninja"):
         if shutil.which(program, path=path) is None:
             raise CannotBuild(f"the simulated npu is compiled with {program}, which is not there")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.is_file():
+        raise CannotBuild(f"the simulated npu is compiled with {header}, which is not there")
+
+
+def _compile(library: Path) -> None:
+    path = f"{sysconfig.get_path('scripts')}:{os.environ.get('PATH', '')}"  # where pip puts ninja
+    _check_tools(path)
     # In a process of its own: to load the library makes it that process's accelerator.
     done = subprocess.run(
         [sys.executable, __file__, "--compile", library.parent / "build"],
