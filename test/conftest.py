@@ -173,6 +173,17 @@ def run_separately() -> RunScript:
     return run
 
 
+@pytest.fixture(scope="session")
+def simulated_npu() -> Path:
+    """The folder that PYTHONPATH needs for an npu; compiled first where that was not done yet."""
+    from simnpu.build import CannotBuild, site_folder
+
+    try:
+        return site_folder()
+    except CannotBuild as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Compute with one thread, as the scripts under test do: results then agree to the bit."""
