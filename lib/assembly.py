@@ -37,7 +37,8 @@ def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) 
     )
     precision = Precision(config.TRAIN.PRECISION, device, backend=amp_backend)
     channels_last = devices.memory_format(device) is torch.channels_last
-    return Computing(processes, precision, Normalize(channels_last=channels_last).to(device))
+    normalize = Normalize(channels_last=channels_last).to(device)
+    return Computing(processes, precision, normalize, config.TRAIN.ACCUM_STEPS)
 
 
 def place(network: nn.Module, device: torch.device) -> None:

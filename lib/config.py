@@ -52,6 +52,9 @@ TRAIN:
   NESTEROV: true
   PRECISION: auto          # auto (fp16 on npu and cuda, fp32 on cpu) | fp32 | hf32 | fp16 | bf16
   AMP_BACKEND: torch       # torch | apex (Ascend's apex, O2, on npu)
+  ACCUM_STEPS: 1           # parts in which a batch is computed, to need less memory
+  CHECKPOINT_ACTIVATIONS: false  # compute maps again for the gradients instead of keeping them
+  COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
   SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
 TEST:
   BATCH_SIZE_PER_GPU: 32
@@ -74,6 +77,7 @@ _CHOICES = {
     "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
     "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
     "TRAIN.AMP_BACKEND": ("torch", "apex"),
+    "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
 }
 _MINIMUM = {
     "WORKERS": -1,
@@ -86,6 +90,7 @@ _MINIMUM = {
     "TRAIN.LR_FACTOR": 0.0,
     "TRAIN.WD": 0.0,
     "TRAIN.MOMENTUM": 0.0,
+    "TRAIN.ACCUM_STEPS": 1,
     "TRAIN.SAVE_EVERY_STEPS": 0,
     "TEST.BATCH_SIZE_PER_GPU": 1,
     "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
@@ -287,6 +292,11 @@ def _check(config: CfgNode) -> None:
         raise ValueError(f"AUG.CROP_RATIO: {config.AUG.CROP_RATIO} must be [low, high] above 0")
     if not 0 <= config.AUG.HFLIP <= 1:
         raise ValueError(f"AUG.HFLIP: {config.AUG.HFLIP} must be a probability within [0, 1]")
+    if config.TRAIN.ACCUM_STEPS > config.TRAIN.BATCH_SIZE_PER_GPU:
+        raise ValueError(
+            f"TRAIN.ACCUM_STEPS: {config.TRAIN.ACCUM_STEPS} parts are more than the "
+            f"{config.TRAIN.BATCH_SIZE_PER_GPU} images of TRAIN.BATCH_SIZE_PER_GPU"
+        )
     steps = config.TRAIN.LR_STEP
     if any(step < 1 for step in steps) or sorted(set(steps)) != list(steps):
         raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")

@@ -93,6 +93,19 @@ def allow_hf32(device: torch.device, allowed: bool) -> None:
         torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
+def compiled(network: nn.Module, device: torch.device, mode: str) -> nn.Module:
+    """Return the network as torch.compile makes it in `mode`, or itself for "no".
+
+    Parameters are shared, and shapes are taken as they come: another batch size compiles anew.
+    Raises ValueError on npu, whose compiler is a package of its own.
+    """
+    if mode == "no":
+        return network
+    if device.type == "npu":
+        raise ValueError(f"TRAIN.COMPILE {mode}: not on npu; leave it at no")
+    return torch.compile(network, mode=mode, dynamic=False)  # type: ignore[return-value]
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type != "cpu":
@@ -102,6 +115,12 @@ def synchronize(device: torch.device) -> None:
 def peak_memory_mib(device: torch.device) -> float | None:
     """Return the most memory that tensors held at once, in MiB; None on the cpu."""
     return None if device.type == "cpu" else _module(device).max_memory_allocated(device) / 2**20
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_mib` count from here; nothing on the cpu."""
+    if device.type != "cpu":
+        _module(device).reset_peak_memory_stats(device)
 
 
 def rng_state(device: torch.device) -> torch.Tensor | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lib.device import collective_backend
 from lib.environment import RankInfo
@@ -155,3 +157,13 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self._signal:
             self._signal, self._first_at_s = number, now_s
+
+
+def whole_gradients(model: nn.Module, *, travel: bool) -> AbstractContextManager[None]:
+    """Let a backward pass within the block send the gradients to the other ranks, or keep them.
+
+    Those that are kept add up to what is sent next. A model of a single process has none to send.
+    """
+    if travel or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    return model.no_sync()

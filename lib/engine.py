@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lib import device as devices
 from lib.data import BadImage, Batch
-from lib.distributed import Processes
+from lib.distributed import Processes, whole_gradients
 from lib.log import EpochStats, EvalStats, IntervalStats
 from lib.metrics import Meter, Metrics
 from lib.optim import set_learning_rate
@@ -28,6 +28,7 @@ class Computing:
     processes: Processes
     precision: Precision
     normalize: nn.Module  # uint8 N x H x W x 3 on the device -> float32 N x 3 x H x W
+    num_parts: int = 1  # in which a training batch is computed, to need less memory
 
     def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits N x C (float32) and targets N (int64), both on the device."""
@@ -106,11 +107,11 @@ def train_one_epoch(
         hooks.on_bad_images(batch.bad)
         rate = hooks.learning_rate(step)
         set_learning_rate(optimizer, rate)
-        logits, targets = computing.logits(model, batch)
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        computing.precision.step(losses.mean(), optimizer)
-        meter.add(logits.detach(), targets, losses.detach(), step=step)
-        clock.count(len(targets))
+        parts = _LossesOfParts(model, batch, computing)
+        computing.precision.step(parts, optimizer)
+        for part in parts.done:
+            meter.add(*part, step=step)
+        clock.count(len(batch.targets))
         num_done = step + 1
         if steps.num_warmup and step < steps.first + steps.num_warmup:
             devices.synchronize(device)
@@ -126,6 +127,32 @@ def train_one_epoch(
             break
     time_s, images_per_s = clock.averages(computing.processes)
     return EpochStats(total, time_s, images_per_s, num_done, last_loss, stop_signal)
+
+
+class _LossesOfParts:
+    """The loss of one batch, computed in `computing.num_parts` parts one after the other.
+
+    The gradients of the parts add up to that of the whole batch; batch norms see each part alone.
+    """
+
+    def __init__(self, model: nn.Module, batch: Batch, computing: Computing):
+        self._model, self._computing = model, computing
+        self._num_images = len(batch.targets)
+        num_parts = max(1, min(computing.num_parts, self._num_images))
+        images, targets = (x.tensor_split(num_parts) for x in (batch.images, batch.targets))
+        self._parts = [Batch(*pair, []) for pair in zip(images, targets, strict=True)]
+        self.done: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield each part's share of the mean loss; `done` gets its logits, targets and losses."""
+        for number, part in enumerate(self._parts, start=1):
+            # Between cards gradients travel once a step, with the last part.
+            with whole_gradients(self._model, travel=number == len(self._parts)):
+                logits, targets = self._computing.logits(self._model, part)
+                losses = F.cross_entropy(logits, targets, reduction="none")
+                self.done.append((logits.detach(), targets, losses.detach()))
+                share = len(targets) / self._num_images
+                yield losses.mean() if share == 1 else losses.mean() * share
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ scale (Micikevicius et al., arXiv 1710.03740). With the apex backend, apex's O2 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
@@ -75,25 +75,33 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=_AUTOCAST_DTYPES[self.name])
 
-    def step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Clear the gradients, run the backward pass and take one optimizer step.
+    def step(self, losses: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """Clear the gradients, add up those of the losses and take one optimizer step.
 
-        With fp16 a step whose gradients overflow is left out and the scale is lowered.
+        Each loss is asked for after the backward pass of the one before it, so that a generator
+        can compute them one at a time. With fp16 a step whose gradients overflow is left out and
+        the scale is lowered.
         """
         if self._amp is not None:
             optimizer.zero_grad()  # apex puts its own in place, which takes no argument
-            with self._amp.scale_loss(loss, optimizer) as scaled_loss:
-                scaled_loss.backward()
-            optimizer.step()
-            return
-        optimizer.zero_grad(set_to_none=not devices.keeps_gradients(optimizer))
+        else:
+            optimizer.zero_grad(set_to_none=not devices.keeps_gradients(optimizer))
+        for loss in losses:
+            self._backward(loss, optimizer)
         if self._scaler is not None:
-            self._scaler.scale(loss).backward()
             self._scaler.step(optimizer)
             self._scaler.update()
         else:
-            loss.backward()
             optimizer.step()
+
+    def _backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        if self._amp is not None:
+            with self._amp.scale_loss(loss, optimizer) as scaled_loss:
+                scaled_loss.backward()
+        elif self._scaler is not None:
+            self._scaler.scale(loss).backward()
+        else:
+            loss.backward()
 
     def loss_scale(self) -> torch.Tensor:
         """Return the present loss scale as a float32 scalar on the device, without a host sync."""

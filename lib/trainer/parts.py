@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
+from lib import device as devices
 from lib.assembly import build_computing, build_eval_loader, build_train_loader, place
 from lib.checkpoint import Position, restore_rng_states
 from lib.data import ImageList, TrainBatches, read_train_val
@@ -20,6 +21,7 @@ from lib.engine import Computing
 from lib.log import EpochStats
 from lib.metrics import Metrics
 from lib.models.build import build_model
+from lib.models.fast import checkpoint_activations
 from lib.optim import OptimizerOptions, StepSchedule, build_optimizer, step_schedule
 from lib.precision import Precision
 from lib.trainer.starting import (
@@ -110,6 +112,8 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     precision = computing.precision
     network: nn.Module = build_model(config, num_classes)
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
+    if config.TRAIN.CHECKPOINT_ACTIVATIONS:
+        checkpoint_activations(network)
     place(network, device)
     schedule = step_schedule(
         config.TRAIN.LR,
@@ -128,7 +132,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     network, optimizer = precision.prepare(network, plain_optimizer)
     _restore(start, optimizer, precision, config=config, processes=processes)
     loader = build_train_loader(config, images, processes, seed=seed)
-    _check_last_batch(loader.batch_sampler, config.MODEL.IMAGE_SIZE[0])  # type: ignore[arg-type]
+    _check_smallest_part(loader.batch_sampler, config)  # type: ignore[arg-type]
     val_loader = build_eval_loader(config, val_images, processes)
     position, remark = starting_position(
         start,
@@ -139,7 +143,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
         start, position, end_epoch=config.TRAIN.END_EPOCH, measures=request.is_performance
     )
     return Parts(
-        images, val_images, network, _wrapped(network, processes), optimizer, schedule,
+        images, val_images, network, _wrapped(network, config, processes), optimizer, schedule,
         loader, val_loader, computing, start, started, seed, position, remark,
     )  # fmt: skip
 
@@ -152,13 +156,15 @@ def restored_progress(start: Start) -> Progress:
     return Progress(Metrics(*state["sums"]), state["best_accuracy"], dict(state["report"]))
 
 
-def _check_last_batch(batches: TrainBatches, image_size: int) -> None:
+def _check_smallest_part(batches: TrainBatches, config: CfgNode) -> None:
     # Normalising one picture's 1 x 1 maps over themselves is impossible; say so before hours pass.
-    if image_size == 32 and batches.last_batch_size == 1:
+    sizes = (config.TRAIN.BATCH_SIZE_PER_GPU, batches.last_batch_size)
+    parts = [size // min(config.TRAIN.ACCUM_STEPS, size) for size in sizes]
+    if config.MODEL.IMAGE_SIZE[0] == 32 and min(parts) == 1:
         raise ValueError(
-            "the last batch of an epoch has 1 image a card, whose maps are 1 x 1 at "
-            "MODEL.IMAGE_SIZE 32, and BatchNorm cannot train on that: take another --bs, or "
-            "MODEL.IMAGE_SIZE [64, 64]"
+            "the last batch of an epoch, or a part of it, has 1 image a card, whose maps are 1 x 1 "
+            "at MODEL.IMAGE_SIZE 32, and BatchNorm cannot train on that: take another --bs or "
+            "TRAIN.ACCUM_STEPS, or MODEL.IMAGE_SIZE [64, 64]"
         )
 
 
@@ -190,7 +196,8 @@ def _restore(
         restore_rng_states(states[rank], processes.device)
 
 
-def _wrapped(network: nn.Module, processes: Processes) -> nn.Module:
+def _wrapped(network: nn.Module, config: CfgNode, processes: Processes) -> nn.Module:
+    network = devices.compiled(network, processes.device, config.TRAIN.COMPILE)
     if processes.ranks.world_size == 1:
         return network
     device = processes.device

@@ -345,3 +345,8 @@ def test_the_run_folder_has_the_data_sets_and_the_files_name():
     config = load_config(None, ["OUTPUT_DIR", "out", "DATASET.DATASET", "digits"])
     assert default_run_folder(config, Path("some/where/w18.v2.yaml")) == Path("out/digits/w18.v2")
     assert default_run_folder(config, None) == Path("out/digits/hrnet_w18")
+
+
+def test_a_batch_has_no_more_parts_than_images():
+    with pytest.raises(ValueError, match="TRAIN.ACCUM_STEPS: 5 parts are more than the 4 images"):
+        load_config(None, ["TRAIN.BATCH_SIZE_PER_GPU", "4", "TRAIN.ACCUM_STEPS", "5"])

@@ -235,3 +235,22 @@ def test_the_profiler_of_an_npu_is_torch_npus(torch_npu, tmp_path):
     options = devices.profiler(NPU, tmp_path, first_step=7)
     assert options["schedule"]["wait"] == 7
     assert options["on_trace_ready"] == str(tmp_path)
+
+
+def test_a_network_is_compiled_where_it_is_asked_for(monkeypatch):
+    network, asked = nn.Linear(1, 1), []
+    monkeypatch.setattr(torch, "compile", lambda model, **how: asked.append(how) or model)
+    assert devices.compiled(network, CPU, "no") is network and asked == []
+    devices.compiled(network, CUDA, "reduce-overhead")
+    assert asked == [{"mode": "reduce-overhead", "dynamic": False}]
+    with pytest.raises(ValueError, match="TRAIN.COMPILE default: not on npu"):
+        devices.compiled(network, NPU, "default")
+
+
+def test_the_peak_memory_counts_anew(monkeypatch):
+    reset = []
+    module = SimpleNamespace(reset_peak_memory_stats=reset.append)
+    monkeypatch.setattr(devices, "_module", lambda device: module)
+    devices.reset_peak_memory(CPU)
+    devices.reset_peak_memory(CUDA)
+    assert reset == [CUDA]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.distributed import Processes, StopRequest
+from lib.distributed import Processes, StopRequest, whole_gradients
 from lib.environment import RankInfo
 
 REPO = Path(__file__).resolve().parents[2]
@@ -24,7 +24,8 @@ import json, os, pathlib, signal, sys, time
 import torch
 import torch.distributed as dist
 from torch import nn
-from lib.distributed import Processes, StopRequest
+from torch.nn.parallel import DistributedDataParallel
+from lib.distributed import Processes, StopRequest, whole_gradients
 from lib.environment import read_environment
 
 ranks = read_environment().ranks
@@ -37,6 +38,11 @@ with Processes(ranks, torch.device("cpu")) as processes:
         buffer.fill_(ranks.rank + 1)
     processes.agree_on_buffers(model)
     facts["buffers"] = {name: buffer.tolist() for name, buffer in model.named_buffers()}
+    linear = DistributedDataParallel(nn.Linear(1, 1, bias=False))
+    for part in (1.0, 10.0):  # rank 0 has 1 and 10, rank 1 has 2 and 20
+        with whole_gradients(linear, travel=part == 10.0):
+            linear(torch.full((1, 1), part * (1 + ranks.rank))).sum().backward()
+        facts.setdefault("gradients", []).append(linear.module.weight.grad.item())
     with StopRequest(processes, time.monotonic) as stop:
         for step in range(10):
             if ranks.rank == 0 and step == 3:
@@ -98,6 +104,18 @@ def test_counts_are_summed_exactly_over_two_ranks(two_ranks):
 def test_items_are_gathered_in_rank_order_on_every_rank(two_ranks):
     expected = [{"rank": 0, "text": "x"}, {"rank": 1, "text": "xx"}]
     assert [facts["gather"] for facts in two_ranks] == [expected] * 2
+
+
+def test_gradients_of_parts_travel_once_with_the_last(two_ranks):
+    """After the first part each rank has its own; then the mean over ranks of both parts' sums."""
+    assert [facts["gradients"] for facts in two_ranks] == [[1.0, 16.5], [2.0, 16.5]]
+
+
+def test_a_model_of_one_process_has_no_gradients_to_hold_back():
+    linear = nn.Linear(1, 1, bias=False)
+    with whole_gradients(linear, travel=False):
+        linear(torch.ones(1, 1)).sum().backward()
+    assert linear.weight.grad.item() == 1
 
 
 def test_running_statistics_become_rank_0s(two_ranks):

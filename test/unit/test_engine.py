@@ -46,8 +46,8 @@ def batches(
     ]
 
 
-def computing() -> Computing:
-    return Computing(Processes(RankInfo(), CPU), Precision("fp32", CPU), Normalize())
+def computing(num_parts: int = 1) -> Computing:
+    return Computing(Processes(RankInfo(), CPU), Precision("fp32", CPU), Normalize(), num_parts)
 
 
 class Recorder:
@@ -85,7 +85,7 @@ def run(model: nn.Module, data: list[Batch], recorder: Recorder, **settings: obj
         model,
         data[first:],
         optimizer=torch.optim.SGD(model.parameters(), lr=99.0, momentum=0.9),
-        computing=computing(),
+        computing=computing(settings.pop("num_parts", 1)),
         steps=steps,
         hooks=recorder.hooks(with_sums=settings.pop("with_sums", False)),
         sums_before=settings.pop("sums_before", Metrics()),
@@ -263,3 +263,31 @@ def test_a_batch_of_undecodable_files_only_is_reported_and_left_out() -> None:
     )
     assert stats.metrics.num_images == 3 and stats.num_expected == 4
     assert seen == [BadImage("x", "y")]
+
+
+@pytest.mark.parametrize("num_parts", [2, 3, 9])
+def test_a_batch_computed_in_parts_is_the_whole_batch(num_parts: int) -> None:
+    """Parts may differ in size, and a short last batch has fewer."""
+    torch.manual_seed(0)
+    whole = TinyNet()
+    parts = copy.deepcopy(whole)
+    data = batches([8, 8, 5, 1])
+    expected, found = (
+        run(model, data, Recorder(), num_parts=number)
+        for model, number in ((whole, 1), (parts, num_parts))
+    )
+    for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    counts = zip(found.metrics.counts(), expected.metrics.counts(), strict=True)
+    assert all(ours == pytest.approx(theirs) for ours, theirs in counts)
+    assert found.num_steps_done == expected.num_steps_done == 4
+
+
+def test_one_part_at_a_time_is_in_memory() -> None:
+    """The second part is computed only after the first one's backward pass."""
+    events: list[str] = []
+    model = TinyNet()
+    model.head.register_forward_hook(lambda *_: events.append("forward"))
+    model.head.weight.register_hook(lambda gradient: events.append("backward"))
+    run(model, batches([4]), Recorder(), num_parts=2)
+    assert events == ["forward", "backward"] * 2

@@ -9,7 +9,13 @@ import torch
 from export_samples import scatter_batch_norms
 from torch import nn
 
-from lib.models.fast import LevelwiseFuseSum, fold_batch_norms, for_inference, fuse_levelwise
+from lib.models.fast import (
+    LevelwiseFuseSum,
+    checkpoint_activations,
+    fold_batch_norms,
+    for_inference,
+    fuse_levelwise,
+)
 from lib.models.hrnet import ARCHS, FuseSum, build_hrnet
 
 
@@ -53,3 +59,47 @@ def test_a_batch_norm_is_folded_into_the_convolution_before_it() -> None:
     folded = fold_batch_norms(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules()), "it is a copy"
+
+
+def train_once(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """One backward pass; return the logits and how many values of maps were kept for it."""
+    weights = {parameter.data_ptr() for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = network.train()(images)
+    logits.square().mean().backward()
+    return logits.detach(), sum(kept.values())
+
+
+def test_activations_computed_again_change_nothing_but_the_memory() -> None:
+    torch.manual_seed(0)
+    plain = build_hrnet("hrnet_w18_small_v2", 10)
+    sparing = checkpoint_activations(copy.deepcopy(plain))
+    images = torch.randn(4, 3, 64, 64)
+    (expected, num_kept_plain), (found, num_kept) = (
+        train_once(network, images) for network in (plain, sparing)
+    )
+    assert torch.equal(found, expected)
+    for (name, ours), theirs in zip(sparing.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad), name
+    for (name, ours), theirs in zip(sparing.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(ours, theirs), f"{name}: the second forward pass counted too"
+    assert num_kept < 0.5 * num_kept_plain
+    with torch.inference_mode():
+        assert torch.equal(sparing.eval()(images), plain.eval()(images))
+
+
+def test_both_ways_of_computing_go_together() -> None:
+    torch.manual_seed(0)
+    plain = build_hrnet("hrnet_w18_small_v1", 10)
+    both = checkpoint_activations(fuse_levelwise(copy.deepcopy(plain)))
+    images = torch.randn(4, 3, 64, 64)
+    expected, _ = train_once(plain, images)
+    found, _ = train_once(both, images)
+    assert relative(found, expected) < 1e-5

@@ -30,7 +30,7 @@ def step(precision, network, optimizer, factor=1e-3):
     """One training step whose gradients are in proportion to `factor`."""
     with precision.autocast():
         outputs = network(torch.ones(2, 4))
-    precision.step(outputs.float().mean() * factor, optimizer)
+    precision.step([outputs.float().mean() * factor], optimizer)
     return outputs
 
 
@@ -293,11 +293,11 @@ def test_an_overflow_on_the_first_step_leaves_no_trace_in_the_momentum():
         (copy.deepcopy(p) for p in linear.parameters()), lr=0.1, momentum=0.9, nesterov=True
     )
     precision = Precision("fp16", CPU)
-    precision.step(linear(torch.ones(1, 64)).sum() * float("inf"), optimizer)
+    precision.step([linear(torch.ones(1, 64)).sum() * float("inf")], optimizer)
     for _ in range(3):
         for ours, theirs in zip(linear.parameters(), plain.param_groups[0]["params"], strict=True):
             theirs.grad = torch.full_like(ours, 0.5)
-        precision.step(sum(p.sum() for p in linear.parameters()) * 0.5, optimizer)
+        precision.step([sum(p.sum() for p in linear.parameters()) * 0.5], optimizer)
         plain.step()
     for ours, theirs in zip(linear.parameters(), plain.param_groups[0]["params"], strict=True):
         torch.testing.assert_close(ours, theirs)
