@@ -58,6 +58,7 @@ WITHOUT_TORCH = (
     "offline.predictions",
     "offline.preprocess",
     "offline.scores",
+    "offline.uint8_bins",
     "onnx_file",
     "onnx_graph",
     "pictures",
