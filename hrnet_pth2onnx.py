@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 
 from lib.cli import ArgumentParser, run_script
-from lib.config import load_config
 
 _RECIPES = Path(__file__).resolve().parent / "experiments"
 
@@ -16,6 +15,7 @@ def main() -> int:
     """Parse the command line and export."""
     args = _parse()
     try:
+        from lib.config import load_config
         from lib.export import ExportOptions, export_onnx, parse_batch
     except ModuleNotFoundError as error:
         hint = "pip install -r requirements.txt -r requirement_for_infer.txt"

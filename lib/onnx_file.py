@@ -16,6 +16,8 @@ ARCH_KEY = "hrnet.arch"
 CHECKPOINT_KEY = "hrnet.checkpoint_sha256"
 PROFILE_KEY = "hrnet.profile"  # atc, modern, int8 or fp16
 
+STANDARD_DOMAINS = ("", "ai.onnx")  # two names of ONNX's own operators
+
 
 def load_model(path: Path) -> onnx.ModelProto:
     """Return the model in a file. Raises FileNotFoundError, and ValueError where it is no ONNX."""
@@ -29,6 +31,12 @@ def load_model(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf's and onnx's errors have no common base
         raise ValueError(f"{path} is no ONNX model: {' '.join(str(error).split())[:160]}") from None
     return model
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that a model uses; 0 where it names none."""
+    versions = (e.version for e in model.opset_import if e.domain in STANDARD_DOMAINS)
+    return max(versions, default=0)
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:

@@ -30,22 +30,35 @@ def main() -> int:
     except ModuleNotFoundError as error:
         hint = "pip install -r requirement_for_infer.txt"
         raise ValueError(f"{error.name} is not installed: {hint}") from None
+    if not args.uint8_bins:  # before the table of the model, which is long
+        _check_request(args)
     if _print_findings(ascend.check_model(args.onnx)):
         return EXIT_USER_ERROR
     image = ascend.model_input(args.onnx)
     if args.uint8_bins:
-        source, target = args.uint8_bins
-        num_images = ascend.write_uint8_bins(source, target, side=image.side)
-        print(
-            f"{num_images} input files in {target}: uint8, {ascend.uint8_size(image.side)} pixels"
-        )
+        _write_uint8_bins(*args.uint8_bins, side=image.side)
         return EXIT_OK
-    if args.soc_version is None:
-        raise ValueError("--soc_version is needed, such as Ascend910A; npu-smi info shows the name")
     if _print_findings([ascend.check_batches(image, args.batch, dynamic=args.dynamic_batch)]):
         return EXIT_USER_ERROR
     _convert(_plan(args, image))
     return EXIT_OK
+
+
+def _check_request(args: argparse.Namespace) -> None:
+    from lib.ascend import check_batch_numbers, check_options
+
+    if args.soc_version is None:
+        raise ValueError("--soc_version is needed, such as Ascend910A; npu-smi info shows the name")
+    check_options(args.soc_version, args.precision_mode)
+    check_batch_numbers(args.batch, dynamic=args.dynamic_batch)
+
+
+def _write_uint8_bins(source: Path, target: Path, *, side: int) -> None:
+    from lib.ascend import uint8_size
+    from lib.offline.uint8_bins import write_uint8_bins
+
+    num_images = write_uint8_bins(source, target, side=side)
+    print(f"{num_images} input files in {target}: uint8, {uint8_size(side)} pixels")
 
 
 def _plan(args: argparse.Namespace, image: ModelInput) -> Conversion:

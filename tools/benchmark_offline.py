@@ -63,10 +63,9 @@ def _preprocess(args: argparse.Namespace, scratch: Path) -> list[Row]:
 def _infer(args: argparse.Namespace, scratch: Path) -> list[Row]:
     from lib.benchmark import serving
     from lib.config import load_config
-    from lib.quantize import find_pictures, spread
+    from lib.quantize import calibration_pictures, spread
 
-    pictures = find_pictures(args.data_path)
-    calibration = find_pictures(args.calibration) if args.calibration else pictures
+    calibration = calibration_pictures(args.calibration or args.data_path)
     models = serving.make_models(
         load_config(args.cfg, ()),
         args.checkpoint,
@@ -74,7 +73,7 @@ def _infer(args: argparse.Namespace, scratch: Path) -> list[Row]:
         calibration=[picture.path for picture in spread(calibration, _MAX_PICTURES)],
         batch=args.batch,
     )
-    rows = serving.measure_inference(models, pictures, args.rounds)
+    rows = serving.measure_inference(models, args.data_path, args.rounds)
     whole = serving.measure_whole_run(
         models, args.data_path, scratch, num_batches=args.num_batches, rounds=args.rounds
     )

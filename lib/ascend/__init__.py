@@ -11,11 +11,12 @@ from lib.ascend.checks import (
     SAFE_OPSETS,
     Finding,
     ModelInput,
+    check_batch_numbers,
     check_batches,
     check_model,
     model_input,
 )
-from lib.ascend.pictures import uint8_size, write_uint8_bins
+from lib.ascend.pictures import uint8_size
 from lib.ascend.scripts import (
     LEGACY_PRECISION_MODES,
     PRECISION_MODES,
@@ -23,6 +24,7 @@ from lib.ascend.scripts import (
     aipp_config,
     atc_commands,
     atc_script,
+    check_options,
     infer_script,
     write_scripts,
 )
@@ -41,11 +43,12 @@ __all__ = [
     "aipp_config",
     "atc_commands",
     "atc_script",
+    "check_batch_numbers",
     "check_batches",
     "check_model",
+    "check_options",
     "infer_script",
     "model_input",
     "uint8_size",
     "write_scripts",
-    "write_uint8_bins",
 ]

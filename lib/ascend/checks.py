@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import onnx
 
-from lib.onnx_file import RECIPE_KEY, metadata_of
+from lib.onnx_file import RECIPE_KEY, metadata_of, opset_of
 from lib.transforms import recipe
 
 OPSETS = range(9, 19)
@@ -117,11 +117,8 @@ def model_input(path: Path) -> ModelInput:
     return ModelInput(image.name, batch if isinstance(batch, int) else None, int(side))
 
 
-def check_batches(image: ModelInput, batches: Sequence[int], *, dynamic: bool) -> Finding:
-    """Return whether .om files of these batches can be made; `dynamic`: one file for all.
-
-    Raises ValueError for batches that ATC never takes.
-    """
+def check_batch_numbers(batches: Sequence[int], *, dynamic: bool) -> None:
+    """Raise ValueError for batches that ATC takes of no model; `dynamic`: one .om for all."""
     wrong = [batch for batch in batches if not 1 <= batch <= MAX_BATCH]
     if wrong or not batches or len(set(batches)) < len(batches):
         raise ValueError(
@@ -133,6 +130,14 @@ def check_batches(image: ModelInput, batches: Sequence[int], *, dynamic: bool) -
             f"--dynamic_batch with --batch {','.join(map(str, batches))}: {DYNAMIC_STEPS[0]} to "
             f"{DYNAMIC_STEPS[-1]} batches are needed; leave --dynamic_batch out for a single one"
         )
+
+
+def check_batches(image: ModelInput, batches: Sequence[int], *, dynamic: bool) -> Finding:
+    """Return whether .om files of these batches can be made; `dynamic`: one file for all.
+
+    Raises ValueError for batches that ATC never takes.
+    """
+    check_batch_numbers(batches, dynamic=dynamic)
     asked = ",".join(map(str, batches)) + (" in one file" if dynamic else "")
     if image.batch is None or (list(batches) == [image.batch] and not dynamic):
         return Finding("batch", asked)
@@ -158,7 +163,7 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _opset(model: onnx.ModelProto) -> Finding:
-    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    opset = opset_of(model)
     if opset not in OPSETS:
         stop = "stops with `No parser is registered for Op`" if opset > OPSETS[-1] else "fails"
         return Finding("opset", str(opset), PROBLEM, f"ATC {stop}: {EXPORT_AGAIN}, or --opset 11")
@@ -189,7 +194,7 @@ def _weights(model: onnx.ModelProto) -> Finding:
 
 
 def _operators(model: onnx.ModelProto) -> Iterator[Finding]:
-    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    opset = opset_of(model)
     counts = Counter((node.domain or "ai.onnx", node.op_type) for node in model.graph.node)
     good = []
     for (domain, name), count in sorted(counts.items()):
@@ -215,7 +220,7 @@ def _resizes(model: onnx.ModelProto) -> Iterator[Finding]:
     nodes = [node for node in model.graph.node if node.op_type in ("Resize", "Expand")]
     faults: Counter[str] = Counter()
     for node in nodes:
-        faults.update(_node_faults(node, constants))
+        faults.update(_node_faults(node, constants, opset_of(model)))
     for fault, count in faults.items():
         advice = "export it again with --no_resize, or with --simplify"
         yield Finding("Resize", f"{count} of {len(nodes)} have {fault}", PROBLEM, advice)
@@ -231,7 +236,7 @@ def _resizes(model: onnx.ModelProto) -> Iterator[Finding]:
         yield Finding("Resize", f"{len([n for n in nodes if n.op_type == 'Resize'])}")
 
 
-def _node_faults(node: onnx.NodeProto, constants: set[str]) -> Iterator[str]:
+def _node_faults(node: onnx.NodeProto, constants: set[str], opset: int) -> Iterator[str]:
     if node.op_type == "Expand":
         if node.input[1] not in constants:
             yield "a computed shape (Expand)"
@@ -240,7 +245,8 @@ def _node_faults(node: onnx.NodeProto, constants: set[str]) -> Iterator[str]:
     mode = values.get("mode", "nearest")
     if mode not in RESIZE_MODES:
         yield f"mode {mode}, which is not one of {', '.join(RESIZE_MODES)}"
-    sizing = [name for name in list(node.input)[2:] if name]
+    # Opset 10 has the scales right behind the picture; 11 put the region of interest between.
+    sizing = [name for name in list(node.input)[1 if opset < 11 else 2 :] if name]
     if not sizing or any(name not in constants for name in sizing):
         yield "computed scales or sizes"
     ignored = [name for name in ("antialias", "axes") if values.get(name)]

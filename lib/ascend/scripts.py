@@ -31,6 +31,18 @@ _USUAL_SIDE = 224  # what imagenet_torch_preprocess.py makes unless told otherwi
 ATC, AIPP, INFER = "atc.sh", "aipp.cfg", "infer.sh"
 
 
+def check_options(soc_version: str, precision_mode: str | None) -> None:
+    """Raise ValueError for a chip or a precision that ATC does not know."""
+    if not _SOC_VERSION.fullmatch(soc_version):
+        raise ValueError(
+            f"--soc_version {soc_version}: a name such as Ascend910A, Ascend310P3 or Ascend910B3 "
+            "is needed: `Ascend` and the Name that npu-smi info shows"
+        )
+    allowed = (*PRECISION_MODES, *LEGACY_PRECISION_MODES)
+    if precision_mode and precision_mode not in allowed:
+        raise ValueError(f"--precision_mode {precision_mode} is not one of {', '.join(allowed)}")
+
+
 @dataclass(frozen=True)
 class Conversion:
     """What to convert and how. Raises ValueError for values that ATC does not take."""
@@ -45,16 +57,7 @@ class Conversion:
     precision_mode: str | None = None  # None leaves ATC's default
 
     def __post_init__(self) -> None:
-        if not _SOC_VERSION.fullmatch(self.soc_version):
-            raise ValueError(
-                f"--soc_version {self.soc_version}: a name such as Ascend910A, Ascend310P3 or "
-                "Ascend910B3 is needed: `Ascend` and the Name that npu-smi info shows"
-            )
-        allowed = (*PRECISION_MODES, *LEGACY_PRECISION_MODES)
-        if self.precision_mode and self.precision_mode not in allowed:
-            raise ValueError(
-                f"--precision_mode {self.precision_mode} is not one of {', '.join(allowed)}"
-            )
+        check_options(self.soc_version, self.precision_mode)
         if not _ATC_PATH.fullmatch(self.model):
             raise ValueError(
                 f"ATC takes letters, digits, `_`, `-` and `.` in file names, not {self.model!r}: "

@@ -20,7 +20,8 @@ from lib.models.build import build_model
 from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.offline_infer import InferRequest, Outcome, run_request
 from lib.offline_infer.session import Session, open_session
-from lib.quantize import MIN_OPSET, Picture, quantize_int8
+from lib.onnx_file import load_model
+from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
 from lib.quantize import compare as compare_models
 
 GOAL_ONNX, GOAL_INT8, GOAL_WHOLE_RUN = 1.5, 2.5, 0.9
@@ -67,8 +68,8 @@ def make_models(
     return Models(network, float32, int8, batch, size, checkpoint is not None)
 
 
-def measure_inference(models: Models, pictures: Sequence[Picture], rounds: int) -> list[Row]:
-    """Compare computing alone; the cost of int8 is stated on `pictures`, for a trained network."""
+def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:
+    """Compare computing alone; the cost of int8 is stated on the folder `pictures`, if trained."""
     shape = (models.batch, 3, models.image_size, models.image_size)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     float32, int8 = (_open(path) for path in (models.float32, models.int8))
@@ -86,7 +87,8 @@ def measure_inference(models: Models, pictures: Sequence[Picture], rounds: int) 
 
     remark = "random weights"
     if models.is_trained:
-        cost = compare_models(models.float32, models.int8, pictures)
+        compared = comparison_pictures(pictures, load_model(models.float32)).pictures
+        cost = compare_models(models.float32, models.int8, compared)
         remark = f"same class for {cost.num_agreeing} of {cost.num_images} pictures"
         if cost.num_correct_before is not None:
             remark += f", right {cost.num_correct_before} before, {cost.num_correct_after} after"

@@ -11,7 +11,16 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from lib.ascend import MAX_IR_VERSION, PROBLEM, check_model
 from lib.export.options import ATC, ExportOptions
-from lib.onnx_file import ARCH_KEY, CHECKPOINT_KEY, CLASS_NAMES_KEY, PROFILE_KEY, RECIPE_KEY
+from lib.onnx_file import (
+    ARCH_KEY,
+    CHECKPOINT_KEY,
+    CLASS_NAMES_KEY,
+    PROFILE_KEY,
+    RECIPE_KEY,
+    STANDARD_DOMAINS,
+    opset_of,
+)
+from lib.onnx_graph import constants_of, drop_unused_constants, set_nodes
 from lib.transforms import recipe
 
 INPUT, OUTPUT, BATCH_AXIS = "image", "class", "batch"
@@ -58,7 +67,7 @@ def drop_identities(model: ModelProto) -> None:
     for node in nodes:
         for index, name in enumerate(node.input):
             node.input[index] = source_of.get(name, name)
-    _set_nodes(model, nodes)
+    set_nodes(model, nodes)
 
 
 def replace_resizes(model: ModelProto) -> None:
@@ -70,7 +79,7 @@ def replace_resizes(model: ModelProto) -> None:
         value.name: [axis.dim_value for axis in _axes(value)]
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
     }
-    constants = _constants(model)
+    constants = constants_of(model)
     nodes: list[NodeProto] = []
     weights: dict[str, TensorProto] = {}
 
@@ -94,9 +103,9 @@ def replace_resizes(model: ModelProto) -> None:
         )
         for kind, x, values, y in steps:
             nodes.append(helper.make_node(kind, [x, weight(values)], [y], name=f"{y}_{kind}"))
-    _set_nodes(model, nodes)
+    set_nodes(model, nodes)
     model.graph.initializer.extend(weights.values())
-    _drop_unused_constants(model)
+    drop_unused_constants(model)
 
 
 def _upsampling_factor(node: NodeProto, constants: dict[str, TensorProto]) -> int:
@@ -107,29 +116,6 @@ def _upsampling_factor(node: NodeProto, constants: dict[str, TensorProto]) -> in
     factor = int(scales[-1])
     assert scales == [1, 1, factor, factor], scales
     return factor
-
-
-def _constants(model: ModelProto) -> dict[str, TensorProto]:
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t
-    return constants
-
-
-def _drop_unused_constants(model: ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    nodes = [n for n in model.graph.node if n.op_type != "Constant" or n.output[0] in used]
-    _set_nodes(model, nodes)
-    weights = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(weights)
-
-
-def _set_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
-    nodes = list(nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
 
 
 def simplify(model: ModelProto) -> ModelProto:
@@ -168,9 +154,10 @@ def broken_promises(
     """Return what the file at `path` is not although it should be; nothing for a good export."""
     model = onnx.load(str(path), load_external_data=False)
     batch = options.batch if options.batch is not None else BATCH_AXIS
-    opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    others = [entry.domain for entry in model.opset_import if entry.domain not in STANDARD_DOMAINS]
     facts = [
-        ("opset", opsets, {"ai.onnx": options.opset_version}),
+        ("opset", opset_of(model), options.opset_version),
+        ("operators of other domains", others, []),
         ("input", signature(model.graph.input), [(INPUT, [batch, 3, image_size, image_size])]),
         ("output", signature(model.graph.output), [(OUTPUT, [batch, num_classes])]),
         ("weights in other files", _num_external(model), 0),

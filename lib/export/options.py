@@ -19,6 +19,7 @@ OPSETS: Mapping[str, range] = MappingProxyType(
     {ATC: range(SAFE_OPSETS[0], ATC_READS[-1] + 1), MODERN: range(18, 24)}
 )
 DYNAMIC_CHECKS = (1, 4, 3, 16)  # batches at which a dynamic export runs before it is kept
+FIXED_CHECKS = (1, 4)  # so many images in a fixed batch, and a full one
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,13 @@ class ExportOptions:
 
     @property
     def checked_batches(self) -> tuple[int, ...]:
-        """The batches at which the file is run against the network."""
-        return DYNAMIC_CHECKS if self.batch is None else (self.batch,)
+        """How many images at a time the file is compared with the network on.
+
+        A fixed batch is filled up where they are fewer.
+        """
+        if self.batch is None:
+            return DYNAMIC_CHECKS
+        return (*(number for number in FIXED_CHECKS if number < self.batch), self.batch)
 
 
 def parse_batch(text: str) -> int | None:

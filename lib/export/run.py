@@ -25,6 +25,8 @@ from lib.export.write import check_available, write_graph
 from lib.files import write_atomically
 from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS
+from lib.onnx_file import opset_of
+from lib.stops import stops_raised
 
 SUFFIX = ".onnx"
 
@@ -64,33 +66,38 @@ def export_onnx(
     The network and the image size come from `config`, the number of classes from the weights.
     The file gets its name only after ONNX's checker and the comparison with the network; else it
     is kept as `<name>.failed.onnx` and PartlyFailed is raised. An earlier `output` is then left.
-    Raises ValueError and FileNotFoundError for what the caller can mend.
+    Raises ValueError and FileNotFoundError for what the caller can mend, Stopped upon SIGTERM.
     """
     options = options or ExportOptions()
-    if output.suffix != SUFFIX:
-        raise ValueError(f"--output {output}: a name that ends in {SUFFIX} is needed")
+    _check_name(output)
     check_available(options)
-    source = _read(config, checkpoint)
-    pictures = (
-        None
-        if verify_images is None
-        else read_pictures(verify_images, image_size=source.image_size)
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = output.with_name(f".{output.stem}.{os.getpid()}.tmp{SUFFIX}")
-    try:
-        _write(source, scratch, options)
-        faults, checks = _judge(scratch, source, options, pictures)
-        receipt = _receipt(scratch, source, options, checks)
-        target = output.with_suffix(f".failed{SUFFIX}") if faults else output
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with stops_raised() as check_stops:
+        source = _read(config, checkpoint)
+        size = source.image_size
+        pictures = None if verify_images is None else read_pictures(verify_images, image_size=size)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scratch = output.with_name(f".{output.stem}.{os.getpid()}.tmp{SUFFIX}")
+        try:
+            _write(source, scratch, options)
+            faults, checks = _judge(scratch, source, options, pictures)
+            receipt = _receipt(scratch, source, options, checks)
+            target = output.with_suffix(f".failed{SUFFIX}") if faults else output
+            check_stops()
+            os.replace(scratch, target)
+        finally:
+            scratch.unlink(missing_ok=True)
     receipt_path = target.with_suffix(".receipt.json")
     write_atomically((json.dumps(receipt, indent=2) + "\n").encode(), receipt_path)
     if faults:
         raise PartlyFailed(f"{output} is not written: {'; '.join(faults)}; see {target}")
     return ExportReport(output, receipt_path, source.loaded, tuple(checks))
+
+
+def _check_name(output: Path) -> None:
+    if output.suffix != SUFFIX:
+        raise ValueError(f"--output {output}: a name that ends in {SUFFIX} is needed")
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder: give the name of a file")
 
 
 def _read(config: CfgNode, checkpoint: Path) -> _Source:
@@ -143,7 +150,7 @@ def _receipt(
         "checkpoint_sha256": source.sha256,
         "arch": source.arch,
         "profile": options.profile,
-        "opset": next(entry.version for entry in model.opset_import if not entry.domain),
+        "opset": opset_of(model),
         "ir_version": model.ir_version,
         "input_shape": signature(model.graph.input)[0][1],
         "output_shape": signature(model.graph.output)[0][1],

@@ -14,7 +14,8 @@ from torch import nn
 
 from lib.export.graph import INPUT, OUTPUT
 from lib.export.options import DYNAMIC_CHECKS, ExportOptions
-from lib.transforms import eval_pixels, eval_resize, is_picture, normalize, open_rgb
+from lib.pictures import find_pictures, network_input
+from lib.transforms import eval_resize
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -30,7 +31,8 @@ class Check:
 
     batch: int
     images: str  # `random`, or the folder of the pictures
-    num_images: int
+    num_images: int  # that were compared
+    num_padding: int  # copies of an image, which fill the last batch up and are not compared
     max_abs_error: float
     relative_error: float  # over the range of the network's logits
     top1_agreement: float  # share of images with the same best class
@@ -46,14 +48,16 @@ class Check:
             "batch": self.batch,
             "images": self.images,
             "num_images": self.num_images,
+            "num_padding": self.num_padding,
             "max_abs_error": _finite(self.max_abs_error),
             "relative_error": _finite(self.relative_error),
             "top1_agreement": self.top1_agreement,
         }
 
     def __str__(self) -> str:
+        padding = f" and {self.num_padding} of padding" if self.num_padding else ""
         return (
-            f"batch {self.batch}, {self.num_images} images ({self.images}): "
+            f"batch {self.batch}, {self.num_images} images ({self.images}){padding}: "
             f"max error {self.max_abs_error:.3g}, relative {self.relative_error:.2g}, "
             f"top-1 agreement {100 * self.top1_agreement:.4g} %"
         )
@@ -74,25 +78,17 @@ class Pictures:
 def read_pictures(folder: Path, *, image_size: int) -> Pictures:
     """Return the pictures under `folder`; of more than `MAX_PICTURES` an even choice.
 
-    Raises FileNotFoundError, and ValueError for no picture or one that cannot be read.
+    Raises FileNotFoundError where there are none, ValueError for one that can't be read.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder of pictures: {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path.name))
-    if not paths:
-        raise ValueError(f"--verify_images {folder} holds no picture")
+    paths = [folder / path for path in find_pictures(folder).pictures]
     num_taken = min(len(paths), MAX_PICTURES)
     chosen = [paths[index * len(paths) // num_taken] for index in range(num_taken)]
-    return Pictures(str(folder), np.stack([_prepared(path, image_size) for path in chosen]))
-
-
-def _prepared(path: Path, image_size: int) -> FloatArray:
+    resize = eval_resize(image_size)
     try:
-        image = open_rgb(path)
-        return normalize(eval_pixels(image, resize=eval_resize(image_size), crop=image_size))
-    except Exception as error:  # Pillow's answers to damaged files have no common base
-        reason = " ".join(str(error).split())
-        raise ValueError(f"--verify_images: {path} cannot be read ({reason})") from None
+        images = [network_input(path, resize=resize, crop=image_size) for path in chosen]
+    except ValueError as error:
+        raise ValueError(f"--verify_images: {error}") from None
+    return Pictures(str(folder), np.stack(images))
 
 
 def verify_onnx(
@@ -105,16 +101,19 @@ def verify_onnx(
 ) -> list[Check]:
     """Return a check a batch on random images, then a check a batch on `pictures`.
 
+    Of a fixed batch the first checks have fewer images than it, and padding: what an inference tool
+    does with the last pictures of a folder.
     `network` is the one to agree with, on the CPU. Raises ValueError where ONNX Runtime does not
     open the file.
     """
     session = _session(path)
     generator = np.random.default_rng(0)
     checks = []
-    for batch in options.checked_batches:
-        shape = (batch, 3, image_size, image_size)
+    for num_images in options.checked_batches:
+        shape = (num_images, 3, image_size, image_size)
         images = generator.standard_normal(shape, dtype=np.float32)
         expected = _network_logits(network, images)
+        batch = options.batch or num_images
         checks.append(_compare(session, images, expected, batch=batch, source=RANDOM))
     if pictures is not None:
         images, source = pictures.images, pictures.folder
@@ -156,7 +155,8 @@ def _compare(
     spread = float(expected.max() - expected.min()) or float(np.abs(expected).max())
     agreement = float((got.argmax(1) == expected.argmax(1)).mean())
     relative = largest / spread if largest else 0.0
-    return Check(batch, source, len(images), largest, relative, agreement)
+    num_padding = -len(images) % batch
+    return Check(batch, source, len(images), num_padding, largest, relative, agreement)
 
 
 def _run(

@@ -159,6 +159,17 @@ def test_nearest_and_linear_of_constant_scales_pass_and_rounding_is_told(tmp_pat
     assert not problems(path)
 
 
+@pytest.mark.parametrize("computed", [False, True])
+def test_the_scales_of_opset_10_are_the_second_input(computed: bool, tmp_path: Path) -> None:
+    nodes = [node("Resize", ["image", "scales"], ["map"], mode="nearest")]
+    if computed:
+        nodes.insert(0, node("Identity", ["image"], ["scales"]))
+    weights = [] if computed else [SCALES]
+    path = write_model(tmp_path / "x.onnx", opset=10, extra=nodes, weights=weights)
+    rows = [row for row in check_model(path) if row.subject == "Resize"]
+    assert [row.verdict for row in rows] == [PROBLEM if computed else "note"]
+
+
 def test_weights_beside_the_file_are_a_problem(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "y.onnx"
     onnx.save(onnx.load(str(model)), str(path), save_as_external_data=True, size_threshold=0)
@@ -261,21 +272,29 @@ def test_without_atc_the_scripts_are_written_and_atc_sh_says_what_is_missing(
 def test_the_tool_writes_input_files_for_aipp(
     model: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
+    """Pitfall 32: names with several dots."""
     write_pictures(tmp_path / "pictures", 2)
-    done = run_script(
-        TOOL, "--onnx", model, "--uint8_bins", tmp_path / "pictures", tmp_path / "bins"
-    )
+    (tmp_path / "pictures" / "0.png").rename(tmp_path / "pictures" / "a.b.c.png")
+    bins = tmp_path / "bins"
+    done = run_script(TOOL, "--onnx", model, "--uint8_bins", tmp_path / "pictures", bins)
     assert done.returncode == 0, done.stderr
-    assert f"2 input files in {tmp_path / 'bins'}: uint8, 256 pixels" in done.stdout
-    assert (tmp_path / "bins" / "1.bin").stat().st_size == 256 * 256 * 3
+    assert f"2 input files in {bins}: uint8, 256 pixels" in done.stdout
+    assert sorted(path.name for path in bins.glob("*.bin")) == ["1.bin", "a.b.c.bin"]
+    assert (bins / "a.b.c.bin").stat().st_size == 256 * 256 * 3
 
 
 def test_the_tool_says_with_exit_code_2_what_it_lacks(model: Path, run_script: RunScript) -> None:
+    """Before it prints the table of the model, behind which a line is overlooked."""
+    chip = ("--soc_version", "Ascend910A")
     for arguments, said in (
         ((), "--soc_version is needed"),
-        (("--soc_version", "Ascend910A", "--batch", "1,x"), "'1,x' is no list such as 1,4,8"),
+        ((*chip, "--batch", "1,x"), "'1,x' is no list such as 1,4,8"),
+        ((*chip, "--batch", "1,0"), "--batch 1,0: different numbers within 1..2048"),
+        ((*chip, "--batch", "4", "--dynamic_batch"), "leave --dynamic_batch out"),
+        ((*chip, "--precision_mode", "fp8"), "--precision_mode fp8 is not one of fp16"),
         (("--soc_version", "910A"), "--soc_version 910A"),
     ):
         done = run_script(TOOL, "--onnx", model, *arguments)
         assert done.returncode == 2
         assert said in done.stderr and done.stderr.count("\n") == 1
+        assert done.stdout == ""

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO, write_pictures
-from PIL import Image
 from test_ascend import IMAGE, note_calls
 
 from lib.ascend import (
@@ -22,9 +21,8 @@ from lib.ascend import (
     infer_script,
     uint8_size,
     write_scripts,
-    write_uint8_bins,
 )
-from lib.cli import PartlyFailed
+from lib.offline.uint8_bins import write_uint8_bins
 from lib.transforms import eval_pixels, eval_resize, normalize, open_rgb
 
 # The options that ATC documents, of those that are used here.
@@ -174,7 +172,7 @@ def test_a_uint8_file_under_aipp_is_what_the_network_was_trained_on(
     for number, shape in enumerate([(300, 411), (301, 300), (97, 98), (40, 53)]):
         write_pictures(tmp_path / f"{number}", 1, seed=number, size=shape)
         source, target = tmp_path / f"{number}", tmp_path / f"{number}bins"
-        assert write_uint8_bins(source, target, side=side) == 1
+        assert write_uint8_bins(source, target, side=side, num_workers=1) == 1
         pixels = np.fromfile(target / "0.bin", np.uint8).reshape(size, size, 3)
         image = open_rgb(source / "0.png")
         expected = eval_pixels(image, resize=eval_resize(side), crop=side)
@@ -183,23 +181,6 @@ def test_a_uint8_file_under_aipp_is_what_the_network_was_trained_on(
         np.testing.assert_array_equal(inner, expected)
         result = aipp(pixels, fields_of(aipp_config(side)))
         assert np.abs(result - normalize(expected)).max() < 0.0012
-
-
-def test_pictures_that_cannot_become_input_files_are_named(tmp_path: Path) -> None:
-    source = tmp_path / "pictures"
-    with pytest.raises(FileNotFoundError, match="pictures"):
-        write_uint8_bins(source, tmp_path / "bins", side=64)
-    write_pictures(source, 2)
-    (source / "bad.jpg").write_text("no picture")
-    with pytest.raises(PartlyFailed, match=r"1 of 3 pictures not read: .*bad.jpg"):
-        write_uint8_bins(source, tmp_path / "bins", side=64)
-    assert sorted(path.name for path in (tmp_path / "bins").iterdir()) == ["0.bin", "1.bin"]
-    Image.new("RGB", (40, 40)).save(source / "0.jpg")
-    with pytest.raises(ValueError, match=r"0.jpg and .*0.png would both become 0.bin"):
-        write_uint8_bins(source, tmp_path / "bins", side=64)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no picture"):
-        write_uint8_bins(tmp_path / "empty", tmp_path / "bins", side=64)
 
 
 @pytest.mark.parametrize("changes", [{}, {"aipp": True}, {"dynamic": True}], ids=str)

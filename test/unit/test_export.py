@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,11 +28,12 @@ from export_samples import (
     tiny_network,
 )
 from torch import nn
+from yacs.config import CfgNode
 
 from lib.ascend import PROBLEM, check_model
 from lib.cli import PartlyFailed
 from lib.config import load_config
-from lib.export import ExportOptions, export_onnx, run, write
+from lib.export import ExportOptions, ExportReport, export_onnx, run, write
 from lib.models.hrnet import build_hrnet
 from lib.transforms import recipe
 
@@ -144,10 +146,11 @@ def test_every_option_keeps_the_logits(
     assert not {"BatchNormalization", "Identity"} & kinds(path)
 
 
-def test_a_fixed_batch_is_checked_at_that_batch_and_refuses_others(export: Export) -> None:
+def test_a_fixed_batch_is_checked_full_and_filled_up_and_refuses_others(export: Export) -> None:
     path = export(ExportOptions(batch=2))
     receipt = json.loads(path.with_suffix(".receipt.json").read_text())
-    assert [check["batch"] for check in receipt["checks"]] == [2]
+    names = ("batch", "num_images", "num_padding")
+    assert [tuple(check[n] for n in names) for check in receipt["checks"]] == [(2, 1, 1), (2, 2, 0)]
     assert receipt["input_shape"] == [2, 3, SIZE, SIZE]
     with pytest.raises(Exception, match="Got: 3 Expected: 2"):
         run_file(path, random_images(3))
@@ -290,6 +293,54 @@ def test_a_name_without_the_suffix_and_missing_weights_are_refused(tmp_path: Pat
         export_onnx(load_config(), tmp_path / "absent.pth", tmp_path / "x.onnx")
 
 
+def test_a_folder_as_output_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").mkdir()
+    with pytest.raises(ValueError, match=r"--output .*x.onnx is a folder"):
+        export_onnx(load_config(), tmp_path / "absent.pth", tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_leaves_no_debris(
+    number: int,
+    code: int,
+    checkpoint: Path,
+    tiny_yaml: Path,
+    run_script: RunScript,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    seen = []
+
+    def stop(model: onnx.ModelProto) -> None:
+        scratch = tmp_path / f".x.{os.getpid()}.tmp.onnx"
+        seen.append(scratch.exists())
+        os.kill(os.getpid(), number)
+
+    damage(monkeypatch, stop)
+    arguments = ("--cfg", tiny_yaml, "--input", checkpoint, "--output", tmp_path / "x.onnx")
+    done = run_script(SCRIPT, *arguments)
+    assert seen == [True] and list(tmp_path.iterdir()) == []
+    assert done.returncode == code
+    assert done.stderr.startswith("[Error] stopped by") and done.stderr.count("\n") == 1
+
+
+def test_the_default_configuration_is_found_from_any_directory(
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Pitfalls 10 and 29."""
+    given = []
+
+    def note(config: CfgNode, *arguments: object, **options: object) -> ExportReport:
+        given.append(config)
+        return ExportReport(tmp_path / "x.onnx", tmp_path / "x.json", "all", ())
+
+    monkeypatch.setattr("lib.export.export_onnx", note)
+    done = run_script(SCRIPT, "--input", "absent", "--output", "x.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    w18 = REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
+    assert given == [load_config(w18)] and given[0].MODEL.NAME == "hrnet_w18"
+
+
 def test_the_script_works_from_any_directory_and_is_quiet(
     checkpoint: Path, tiny_yaml: Path, tmp_path: Path
 ) -> None:
@@ -327,9 +378,11 @@ def test_the_script_says_with_its_exit_code_what_went_wrong(
     assert not (tmp_path / "x.onnx").exists()
 
 
-def test_a_missing_runtime_is_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", ["onnxruntime", "yaml", "yacs", "torch"])
+def test_a_missing_package_is_explained(package: str, tmp_path: Path) -> None:
+    """With requirement_for_infer.txt alone there is neither of the last three."""
     code = (
-        "import runpy, sys; sys.modules['onnxruntime'] = None; "
+        f"import runpy, sys; sys.modules[{package!r}] = None; "
         "sys.argv = ['x', '--input', 'a', '--output', 'b.onnx']; "
         f"runpy.run_path({str(REPO / SCRIPT)!r}, run_name='__main__')"
     )
@@ -338,5 +391,6 @@ def test_a_missing_runtime_is_explained(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("[Error] onnxruntime is not installed: pip install -r")
+    assert done.stderr.startswith("[Error] ") and package in done.stderr
+    assert "is not installed: pip install -r requirements.txt" in done.stderr
     assert "requirement_for_infer.txt" in done.stderr and done.stderr.count("\n") == 1

@@ -184,15 +184,36 @@ def test_pictures_are_prepared_as_for_evaluation_and_compared(
         ExportOptions(batch=4),
         verify_images=folder,
     )
-    assert [(c.batch, c.images, c.num_images) for c in report.checks] == [
-        (4, "random", 4),
-        (4, str(folder), 6),
+    assert [(c.batch, c.images, c.num_images, c.num_padding) for c in report.checks] == [
+        (4, "random", 1, 3),
+        (4, "random", 4, 0),
+        (4, str(folder), 6, 2),
     ]
-    assert report.checks[1].top1_agreement == 1.0 and report.checks[1].passed
+    assert "batch 4, 6 images" in str(report.checks[2])
+    assert "and 2 of padding" in str(report.checks[2])
+    assert report.checks[2].top1_agreement == 1.0 and report.checks[2].passed
     checks = verify.verify_onnx(
         report.onnx, network, ExportOptions(batch=4), image_size=SIZE, pictures=pictures
     )
-    assert checks[1].max_abs_error == report.checks[1].max_abs_error
+    assert checks[2].max_abs_error == report.checks[2].max_abs_error
+
+
+def test_pictures_behind_links_and_without_ending_are_compared_too(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "elsewhere", 2)
+    write_pictures(tmp_path / "pictures" / "c1", 1)
+    (tmp_path / "pictures" / "c1" / "0.png").rename(tmp_path / "pictures" / "c1" / "without")
+    (tmp_path / "pictures" / "c0").symlink_to(tmp_path / "elsewhere")
+    assert len(read_pictures(tmp_path / "pictures", image_size=SIZE).images) == 3
+
+
+@pytest.mark.parametrize(
+    "batch, counts",
+    [(1, (1,)), (2, (1, 2)), (4, (1, 4)), (16, (1, 4, 16)), (None, (1, 4, 3, 16))],
+)
+def test_one_and_four_images_are_compared_at_every_batch_that_holds_them(
+    batch: int | None, counts: tuple[int, ...]
+) -> None:
+    assert ExportOptions(batch=batch).checked_batches == counts
 
 
 def test_of_many_pictures_an_even_choice_is_compared(
@@ -209,10 +230,10 @@ def test_of_many_pictures_an_even_choice_is_compared(
 def test_pictures_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         read_pictures(tmp_path / "absent", image_size=SIZE)
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
         read_pictures(tmp_path, image_size=SIZE)
     (tmp_path / "broken.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match="broken.jpg cannot be read") as error:
+    with pytest.raises(ValueError, match=r"--verify_images: .*broken.jpg can't be read") as error:
         read_pictures(tmp_path, image_size=SIZE)
     assert "\n" not in str(error.value)
 
