@@ -98,7 +98,7 @@ _SPARING = {Bottleneck: CheckpointedBottleneck, HighResolutionModule: Checkpoint
 def checkpoint_activations(network: nn.Module) -> nn.Module:
     """Let bottlenecks and modules keep less for the backward pass; return the network itself.
 
-    A step takes about a third longer.
+    Most of the forward pass is then computed twice.
     """
     for module in network.modules():
         # The same parameters under the same names.
