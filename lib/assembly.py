@@ -14,7 +14,9 @@ from lib.data import (
     ImageList,
     LoaderOptions,
     Normalize,
+    choose_decoder,
     eval_loader,
+    has_fast_decoder,
     num_workers,
     train_loader,
 )
@@ -47,16 +49,26 @@ def place(network: nn.Module, device: torch.device) -> None:
 
 
 def build_train_loader(
-    config: CfgNode, images: ImageList, processes: Processes, *, seed: int
+    config: CfgNode, images: ImageList, processes: Processes, *, seed: int, decoder: str
 ) -> DataLoader:
-    """Return this rank's shuffled, augmented batches."""
+    """Return this rank's shuffled, augmented batches, decoded as `agree_on_decoder` says."""
     return train_loader(
         images,
         _options(config, processes)(batch_size=config.TRAIN.BATCH_SIZE_PER_GPU, seed=seed),
         scale=tuple(config.AUG.CROP_SCALE),
         ratio=tuple(config.AUG.CROP_RATIO),
         hflip=config.AUG.HFLIP,
+        decoder=decoder,
     )
+
+
+def agree_on_decoder(config: CfgNode, processes: Processes, *, saved: str | None) -> str:
+    """Return what decodes the training pictures, the same on every rank: fast or pillow.
+
+    `saved` is what a resumed run had. Raises ValueError where a rank cannot do what is asked for.
+    """
+    is_installed = all(processes.gather(has_fast_decoder()))
+    return choose_decoder(config.DATASET.DECODER, is_installed=is_installed, saved=saved)
 
 
 def build_eval_loader(config: CfgNode, images: ImageList, processes: Processes) -> DataLoader:

@@ -42,7 +42,13 @@ class Position:
     images_per_step: int = 0  # over all cards
 
 
-class TrainingState(TypedDict):
+class _AddedState(TypedDict, total=False):
+    """What the first releases did not save."""
+
+    decoder: str  # of the training pictures; those releases used 'pillow'
+
+
+class TrainingState(_AddedState):
     """The content of a `checkpoint.pth.tar`."""
 
     format: int  # FORMAT of the program that wrote it

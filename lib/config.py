@@ -35,6 +35,7 @@ DATASET:
   TEST_SET: val
   BAD_IMAGES: skip         # skip | fail: what a picture that cannot be decoded means
   BAD_IMAGES_MAX_SHARE: 0.01
+  DECODER: auto            # of training pictures: fast | pillow; auto: fast where it is installed
 AUG:
   CROP_SCALE: [0.08, 1.0]  # share of the picture's area that a random crop covers
   CROP_RATIO: [0.75, 1.3333333333333333]
@@ -74,6 +75,7 @@ TEST.NMS_THRE TEST.SOFT_NMS TEST.OKS_THRE TEST.IN_VIS_THRE TEST.COCO_BBOX_FILE T
 OFFICIAL_NAME = "cls_hrnet"  # MODEL.NAME of the official yaml files, whose network is MODEL.EXTRA
 _CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),
+    "DATASET.DECODER": ("auto", "fast", "pillow"),
     "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
     "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
     "TRAIN.AMP_BACKEND": ("torch", "apex"),

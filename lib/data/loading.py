@@ -17,15 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lib.data.bad_images import BadImage, describe_failure
+from lib.data.decoding import PILLOW, Augmentation, train_reader
 from lib.data.lists import ImageList
 from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
 from lib.environment import num_cores
-from lib.transforms import PixelArray, eval_pixels, open_rgb, train_pixels
+from lib.transforms import PixelArray, eval_pixels, open_rgb
 
 MAX_REPLACEMENTS = 10
 
@@ -104,10 +104,10 @@ class ImageFiles:
         return int(self._targets[index])
 
 
-def decode(path: str, prepare: Callable[[Image.Image], PixelArray]) -> PixelArray | BadImage:
-    """What `prepare` makes of the picture in a file, or why that file gives none."""
+def decode(path: str, read: Callable[[str], PixelArray]) -> PixelArray | BadImage:
+    """What `read` makes of the picture in a file, or why that file gives none."""
     try:
-        return prepare(open_rgb(path))
+        return read(path)
     # Damaged files make Pillow raise nearly anything. Each case is told to the run's ledger.
     except Exception as error:
         return BadImage(path, describe_failure(error))
@@ -117,16 +117,10 @@ class TrainImages(Dataset[Sample]):
     """Augmented pictures; another one, drawn by the same seed, stands in for a bad file."""
 
     def __init__(
-        self,
-        images: ImageList,
-        size: int,
-        *,
-        scale: tuple[float, float],
-        ratio: tuple[float, float],
-        hflip: float,
+        self, images: ImageList, augmentation: Augmentation, *, decoder: str = PILLOW
     ) -> None:
         self._files = ImageFiles(images)
-        self._augment = partial(train_pixels, size=size, scale=scale, ratio=ratio, hflip=hflip)
+        self._read = train_reader(decoder, augmentation)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -137,7 +131,7 @@ class TrainImages(Dataset[Sample]):
         rng = random.Random(seed)
         bad: list[BadImage] = []
         for _ in range(1 + MAX_REPLACEMENTS):
-            pixels = decode(self._files.path(index), lambda image: self._augment(image, rng=rng))
+            pixels = decode(self._files.path(index), lambda path: self._read(path, rng))
             if not isinstance(pixels, BadImage):
                 return Sample(pixels, self._files.target(index), bad)
             bad.append(pixels)
@@ -150,7 +144,7 @@ class EvalImages(Dataset[Sample]):
 
     def __init__(self, images: ImageList, size: int, *, resize: int) -> None:
         self._files = ImageFiles(images)
-        self._prepare = partial(eval_pixels, resize=resize, crop=size)
+        self._read = partial(_read_to_evaluate, resize=resize, crop=size)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -158,10 +152,14 @@ class EvalImages(Dataset[Sample]):
     def __getitem__(self, key: SampleKey) -> Sample:
         index, _ = key
         target = self._files.target(index)
-        pixels = decode(self._files.path(index), self._prepare)
+        pixels = decode(self._files.path(index), self._read)
         if isinstance(pixels, BadImage):
             return Sample(None, target, [pixels])
         return Sample(pixels, target, [])
+
+
+def _read_to_evaluate(path: str, *, resize: int, crop: int) -> PixelArray:
+    return eval_pixels(open_rgb(path), resize=resize, crop=crop)
 
 
 @dataclass(frozen=True)
@@ -171,12 +169,15 @@ class Collate:
     image_size: int
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        pictures = [(pixels, target) for pixels, target, _ in samples if pixels is not None]
-        images = torch.empty(len(pictures), self.image_size, self.image_size, 3, dtype=torch.uint8)
-        for place, (pixels, _) in enumerate(pictures):
-            images[place] = torch.from_numpy(pixels)
-        targets = torch.tensor([target for _, target in pictures], dtype=torch.int64)
-        return Batch(images, targets, [image for sample in samples for image in sample.bad])
+        pictures = [torch.from_numpy(pixels) for pixels, _, _ in samples if pixels is not None]
+        if pictures:
+            # In a worker this writes to the memory that is shared with the parent: no second copy.
+            images = default_collate(pictures)
+        else:
+            images = torch.empty(0, self.image_size, self.image_size, 3, dtype=torch.uint8)
+        targets = [target for pixels, target, _ in samples if pixels is not None]
+        bad = [image for sample in samples for image in sample.bad]
+        return Batch(images, torch.tensor(targets, dtype=torch.int64), bad)
 
 
 def train_loader(
@@ -186,6 +187,7 @@ def train_loader(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     hflip: float,
+    decoder: str = PILLOW,
 ) -> DataLoader[Sample]:
     """Shuffled, augmented batches; its `batch_sampler` is the `TrainBatches` to set the epoch on.
 
@@ -193,6 +195,7 @@ def train_loader(
         images: at least one.
         options: see there.
         scale, ratio, hflip: see `lib.transforms.train_pixels`.
+        decoder: what `lib.data.decoding.choose_decoder` returned.
 
     Raises:
         ValueError: no pictures, or an augmentation setting outside its range.
@@ -203,7 +206,8 @@ def train_loader(
         raise ValueError(f"AUG.CROP_RATIO is {list(ratio)}: use 0 < smallest <= largest")
     if not 0 <= hflip <= 1:
         raise ValueError(f"AUG.HFLIP is {hflip}: use a probability in 0..1")
-    dataset = TrainImages(images, options.image_size, scale=scale, ratio=ratio, hflip=hflip)
+    augmentation = Augmentation(options.image_size, scale, ratio, hflip)
+    dataset = TrainImages(images, augmentation, decoder=decoder)
     batches = TrainBatches(
         len(images),
         options.batch_size,

@@ -13,7 +13,13 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from lib import device as devices
-from lib.assembly import build_computing, build_eval_loader, build_train_loader, place
+from lib.assembly import (
+    agree_on_decoder,
+    build_computing,
+    build_eval_loader,
+    build_train_loader,
+    place,
+)
 from lib.checkpoint import Position, restore_rng_states
 from lib.data import ImageList, TrainBatches, read_train_val
 from lib.distributed import Processes
@@ -31,6 +37,7 @@ from lib.trainer.starting import (
     check_same_start,
     check_work_left,
     class_count,
+    decoder_remark,
     find_start,
     starting_position,
 )
@@ -53,7 +60,8 @@ class Parts:
     started: str  # one line: what the weights come from
     seed: int
     position: Position
-    remark: str | None  # where a resume is not exact
+    decoder: str  # of the training pictures
+    remarks: tuple[str, ...]  # where a resume is not exact
 
     @property
     def batches(self) -> TrainBatches:
@@ -131,7 +139,8 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     )
     network, optimizer = precision.prepare(network, plain_optimizer)
     _restore(start, optimizer, precision, config=config, processes=processes)
-    loader = build_train_loader(config, images, processes, seed=seed)
+    decoder = agree_on_decoder(config, processes, saved=start.decoder)
+    loader = build_train_loader(config, images, processes, seed=seed, decoder=decoder)
     _check_smallest_part(loader.batch_sampler, config)  # type: ignore[arg-type]
     val_loader = build_eval_loader(config, val_images, processes)
     position, remark = starting_position(
@@ -144,7 +153,8 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     )
     return Parts(
         images, val_images, network, _wrapped(network, config, processes), optimizer, schedule,
-        loader, val_loader, computing, start, started, seed, position, remark,
+        loader, val_loader, computing, start, started, seed, position, decoder,
+        tuple(said for said in (remark, decoder_remark(start, decoder)) if said),
     )  # fmt: skip
 
 

@@ -182,7 +182,7 @@ class Reporter:
             f"device {devices.describe(self._processes.device)}, {ranks.world_size} card(s), "
             f"precision {parts.computing.precision.describe()}, seed {parts.seed}",
             f"data {self._request.data_path}: {len(parts.images)} images to train, "
-            f"{len(parts.val_images)} to validate",
+            f"{len(parts.val_images)} to validate; decoder of training pictures: {parts.decoder}",
             f"epochs {train.END_EPOCH}, steps {parts.position.num_steps} an epoch, batch "
             f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "
             f"{ranks.world_size} card(s), times {train.LR_FACTOR:g} at epochs {train.LR_STEP}",
@@ -190,8 +190,8 @@ class Reporter:
             self.console.say(line)
         if parts.start.is_resume:
             self.console.say(f"goes on at epoch {parts.position.epoch} step {parts.position.step}")
-        if parts.remark:
-            self.console.say(f"[Warning] {parts.remark}")
+        for remark in parts.remarks:
+            self.console.say(f"[Warning] {remark}")
 
     def _record(self, record: Mapping[str, object], global_step: int) -> None:
         if self._records is not None:

@@ -284,6 +284,7 @@ class _Run:
                 precision=parts.computing.precision.state_dict(),
                 rng=rng,
                 seed=parts.seed,
+                decoder=parts.decoder,
                 sums=list(sums.counts()),
                 best_accuracy=self._progress.best_accuracy,
                 report=self._progress.report,

@@ -64,6 +64,11 @@ class Start:
         """Return the resumed run's seed, which fixes its data order, or `default`."""
         return default if self.state is None else self.state["seed"]
 
+    @property
+    def decoder(self) -> str | None:
+        """What decoded the resumed run's training pictures."""
+        return None if self.state is None else self.state.get("decoder", "pillow")
+
     def load_into(self, model: nn.Module, *, new_head: bool) -> str:
         """Load the weights; return one line that says what the run starts from."""
         if self.weights is None:
@@ -138,6 +143,16 @@ def starting_position(
             f"step; with {images_per_step} this epoch goes on at step {step}"
         )
     return Position(saved.epoch, step, num_steps, images_per_step), remark
+
+
+def decoder_remark(start: Start, decoder: str) -> str | None:
+    """Return a remark where a resumed run's training pictures are decoded in another way."""
+    if start.decoder in (None, decoder):
+        return None
+    return (
+        f"the checkpoint's run decoded training pictures with {start.decoder}, this one does with "
+        f"{decoder}: pixels differ slightly, and so will the weights"
+    )
 
 
 def class_count(config: CfgNode, class_names: tuple[str, ...]) -> int:

@@ -231,6 +231,21 @@ def test_every_optimizer_trains_and_resumes(
     assert "goes on at epoch 1 step 0" in done.stdout
 
 
+def test_a_resume_keeps_to_its_decoder_unless_told_otherwise_and_then_says_so(
+    tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Pitfall 13: with other pixels a resume would not be that of the same run."""
+    pytest.importorskip("simplejpeg", reason="the fast decoder is not installed")
+    common = (TRAIN, tiny_data, "--cfg", tiny_yaml, "--out", tmp_path, "--auto_resume")
+    wanted = (("pillow", "pillow"), ("auto", "pillow"), ("fast", "fast"), ("auto", "fast"))
+    for epochs, (setting, used) in enumerate(wanted, start=1):
+        done = run_script(*common, "--train_epochs", epochs, "DATASET.DECODER", setting)
+        assert done.returncode == 0, done.stderr
+        assert f"decoder of training pictures: {used}\n" in done.stdout
+        warns = "[Warning] the checkpoint's run decoded training pictures with" in done.stdout
+        assert warns == (setting == "fast")
+
+
 def test_workers_do_not_change_the_result_and_any_working_directory_will_do(
     run: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
 ) -> None:

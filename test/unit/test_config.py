@@ -205,6 +205,7 @@ def test_a_value_gets_the_type_of_its_key(key, text, value):
         ("TRAIN.PRECISION", "int8", "'int8' is not one of auto, fp32, hf32, fp16, bf16"),
         ("TRAIN.AMP_BACKEND", "amp", "'amp' is not one of torch, apex"),
         ("DATASET.BAD_IMAGES", "ignore", "'ignore' is not one of skip, fail"),
+        ("DATASET.DECODER", "dali", "'dali' is not one of auto, fast, pillow"),
         ("TRAIN.LR_STEP", "[60, 30]", r"\[60, 30\] must be rising epochs"),
         ("TRAIN.LR_STEP", "[0]", r"\[0\] must be rising epochs"),
         ("TRAIN.LR_STEP", "[30, 30]", "must be rising epochs"),

@@ -17,6 +17,7 @@ from lib.trainer.starting import (
     check_same_start,
     check_work_left,
     class_count,
+    decoder_remark,
     find_start,
     starting_position,
 )
@@ -84,6 +85,17 @@ def test_a_resume_without_work_left_is_refused_but_a_whole_run_may_say_its_resul
     for end_epoch, measures in ((4, True), (3, False)):
         with pytest.raises(ValueError, match="raise --train_epochs"):
             check_work_left(start, position, end_epoch=end_epoch, measures=measures)
+
+
+def test_a_resume_with_another_decoder_says_so() -> None:
+    start = resumed()
+    assert start.state is not None
+    assert decoder_remark(Start(), "fast") is None
+    assert decoder_remark(start, "pillow") is None, "the first releases had no other"
+    assert "with pillow, this one does with fast" in str(decoder_remark(start, "fast"))
+    start.state["decoder"] = "fast"
+    assert decoder_remark(start, "fast") is None
+    assert "with fast, this one does with pillow" in str(decoder_remark(start, "pillow"))
 
 
 def test_ranks_that_found_different_checkpoints_are_refused() -> None:

@@ -1,0 +1,177 @@
+"""The training loader against torchvision's usual one, and two of its workers against one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lib.benchmark.rounds import Row, compare, torch_threads
+from lib.data import (
+    ImageList,
+    LoaderOptions,
+    TrainBatches,
+    choose_decoder,
+    has_fast_decoder,
+    train_loader,
+)
+from lib.data.decoding import FAST, PILLOW, Augmentation
+from lib.data.loading import Sample, TrainImages
+from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+
+GOAL_A_CORE, GOAL_WORKERS = 2.2, 1.8
+_MODE, _UNIT = "load", "pictures/s"
+_PEER = "torchvision, ImageFolder's PIL pictures, ToTensor, Normalize"
+_BATCH = 32
+_NUM_FOR_WORKERS = 1024  # enough that the first batches, which nothing overlaps, do not count
+_SCALE, _RATIO, _HFLIP = (0.08, 1.0), (3 / 4, 4 / 3), 0.5  # both sides' defaults
+
+
+def measure(pictures: Sequence[Path], *, size: int, rounds: int) -> list[Row]:
+    """Compare training pictures of `size` on one core, then two workers with one.
+
+    Raises ValueError where torchvision or a picture is missing or cannot be read.
+    """
+    decoder = choose_decoder("auto", is_installed=has_fast_decoder())
+    augmentation = Augmentation(size, _SCALE, _RATIO, _HFLIP)
+    theirs = _Reference(pictures, _torchvision(size))
+    with torch_threads(1):
+        one_core = partial(
+            compare, _MODE, num_items=len(pictures), unit=_UNIT, rounds=rounds, goal=GOAL_A_CORE
+        )
+        rows = [
+            one_core(
+                "one picture after another, one core",
+                ours=_one_by_one(pictures, augmentation, decoder),
+                peer=lambda: [theirs[index] for index in range(len(theirs))],
+                peer_name=_PEER,
+                remark=f"decoder {decoder}",
+            ),
+            one_core(
+                f"batches of {_BATCH}, one core",
+                ours=_batches(_loader(pictures, size, decoder)),
+                peer=_batches(DataLoader(theirs, _BATCH, shuffle=True)),
+                peer_name=_PEER,
+                remark=f"decoder {decoder}",
+            ),
+        ]
+        if decoder == FAST:
+            rows.append(_beside_pillow(pictures, augmentation, rounds))
+        return [*rows, _two_workers(pictures, size, decoder, rounds)]
+
+
+def _beside_pillow(pictures: Sequence[Path], augmentation: Augmentation, rounds: int) -> Row:
+    return compare(
+        _MODE,
+        "one picture after another, one core",
+        ours=_one_by_one(pictures, augmentation, FAST),
+        peer=_one_by_one(pictures, augmentation, PILLOW),
+        num_items=len(pictures),
+        unit=_UNIT,
+        rounds=rounds,
+        peer_name="itself with Pillow",
+    )
+
+
+def _two_workers(pictures: Sequence[Path], size: int, decoder: str, rounds: int) -> Row:
+    many = list(pictures) * -(-_NUM_FOR_WORKERS // len(pictures))
+    return compare(
+        _MODE,
+        f"batches of {_BATCH}, 2 workers",
+        ours=_batches(_loader(many, size, decoder, num_workers=2)),
+        peer=_batches(_loader(many, size, decoder, num_workers=1)),
+        num_items=len(many),
+        unit=_UNIT,
+        rounds=rounds,
+        goal=GOAL_WORKERS,
+        peer_name="itself with 1 worker",
+        remark=f"decoder {decoder}",
+    )
+
+
+def _images(pictures: Sequence[Path]) -> ImageList:
+    return ImageList([str(path) for path in pictures], [0] * len(pictures), ("any",))
+
+
+def _one_by_one(
+    pictures: Sequence[Path], augmentation: Augmentation, decoder: str
+) -> Callable[[], None]:
+    dataset = TrainImages(_images(pictures), augmentation, decoder=decoder)
+    seeds = count()
+
+    def run() -> None:
+        for index in range(len(dataset)):
+            _require_good(dataset[index, next(seeds)])
+
+    return run
+
+
+def _loader(
+    pictures: Sequence[Path], size: int, decoder: str, *, num_workers: int = 0
+) -> DataLoader[Sample]:
+    return train_loader(
+        _images(pictures),
+        LoaderOptions(_BATCH, size, num_workers),
+        scale=_SCALE,
+        ratio=_RATIO,
+        hflip=_HFLIP,
+        decoder=decoder,
+    )
+
+
+def _batches(loader: DataLoader) -> Callable[[], None]:
+    """Return what takes all batches of an epoch, of another one each time."""
+    epochs, order = count(), loader.batch_sampler
+
+    def run() -> None:
+        if isinstance(order, TrainBatches):
+            order.epoch = next(epochs)
+        for batch in loader:
+            _require_good(batch)
+
+    return run
+
+
+def _require_good(made: object) -> None:
+    """Raise ValueError for a bad file: it would be measured as something else."""
+    bad = getattr(made, "bad", ())
+    if bad:
+        raise ValueError(f"picture {bad[0].path!r} can't be read ({bad[0].reason}): leave it out")
+
+
+@dataclass(frozen=True)
+class _Reference(Dataset[tuple[Tensor, int]]):
+    """What torchvision's ImageFolder makes of files whose classes do not matter."""
+
+    pictures: Sequence[Path]
+    prepare: Callable[[str], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.prepare(str(self.pictures[index])), 0
+
+
+def _torchvision(size: int) -> Callable[[str], Tensor]:
+    try:
+        from torchvision import transforms  # nothing but this comparison needs it
+        from torchvision.datasets.folder import default_loader
+    except ImportError as error:
+        raise ValueError(
+            f"torchvision, to compare with: {error}; pip install torchvision"
+        ) from None
+    pipeline = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, _SCALE, _RATIO),
+            transforms.RandomHorizontalFlip(_HFLIP),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+    return lambda path: pipeline(default_loader(path))
