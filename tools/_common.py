@@ -17,7 +17,7 @@ from lib.environment import Environment
 from lib.launch import Cluster, run_under_torchrun
 
 _REPO = Path(__file__).resolve().parent.parent
-_W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
+W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
 RUN_FOLDER = "OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
 _PRECISIONS = ("auto", "fp32", "hf32", "fp16", "bf16")
 
@@ -31,7 +31,7 @@ def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
         help="folder with train/ and val/; without it the yaml's DATASET.ROOT",
     )
     add("overrides", nargs="*", metavar="KEY VALUE", help="config keys to override")
-    add("--cfg", type=Path, default=_W18_RECIPE, help="experiment yaml")
+    add("--cfg", type=Path, default=W18_RECIPE, help="experiment yaml")
     add(
         "--device",
         default="auto",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.benchmark.rounds import Row, compare, torch_threads
+from lib.benchmark.rounds import Row, Work, compare, torch_threads
 from lib.checkpoint import load_weights, read_weights
 from lib.environment import num_cores
 from lib.export import ExportOptions, export_onnx
@@ -36,7 +37,7 @@ class Models:
 
     network: nn.Module
     float32: Path
-    int8: Path
+    int8: Path | None
     batch: int
     image_size: int
     is_trained: bool
@@ -52,6 +53,8 @@ def make_models(
 ) -> Models:
     """Export and quantise the weights of `checkpoint`; None: random ones, which take as long.
 
+    Without pictures for the `calibration` there is no int8 form.
+
     Raises what reading weights and exporting raise.
     """
     weights = checkpoint or scratch / "random.pth"
@@ -61,61 +64,89 @@ def make_models(
     file = read_weights(weights)
     network = build_model(config, file.num_classes).eval()
     load_weights(network, file)
-    float32, int8 = scratch / "float32.onnx", scratch / "int8.onnx"
+    float32 = scratch / "float32.onnx"
     export_onnx(config, weights, float32, ExportOptions("atc", batch, opset=MIN_OPSET))
-    quantize_int8(float32, int8, calibration=[Picture(path) for path in calibration])
+    int8 = scratch / "int8.onnx" if calibration else None
+    if int8 is not None:
+        quantize_int8(float32, int8, calibration=[Picture(path) for path in calibration])
     size = config.MODEL.IMAGE_SIZE[0]
     return Models(network, float32, int8, batch, size, checkpoint is not None)
 
 
 def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:
     """Compare computing alone; the cost of int8 is stated on the folder `pictures`, if trained."""
-    shape = (models.batch, 3, models.image_size, models.image_size)
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    float32, int8 = (_open(path) for path in (models.float32, models.int8))
-    network = models.network.to(memory_format=torch.channels_last)
-    batch = torch.from_numpy(images).to(memory_format=torch.channels_last)
-
-    def eager() -> None:
-        with torch.inference_mode(), torch_threads(num_cores()):
-            for _ in range(_BATCHES_A_ROUND):
-                network(batch)
-
-    def served(session: Session) -> None:
-        for _ in range(_BATCHES_A_ROUND):
-            session.run([images])
-
     remark = "random weights"
+    assert models.int8 is not None, "made with pictures"
     if models.is_trained:
         compared = comparison_pictures(pictures, load_model(models.float32)).pictures
         cost = compare_models(models.float32, models.int8, compared)
         remark = f"same class for {cost.num_agreeing} of {cost.num_images} pictures"
         if cost.num_correct_before is not None:
             remark += f", right {cost.num_correct_before} before, {cost.num_correct_after} after"
-    compare_served = partial(
-        compare,
-        "infer",
-        num_items=_BATCHES_A_ROUND * models.batch,
-        unit=_UNIT,
-        rounds=rounds,
-    )
+    work = _served_work(models)
+    name = "torch, eager, channels_last"
     return [
-        compare_served(
-            f"ONNX Runtime, batch {models.batch}",
-            ours=partial(served, float32),
-            peer=eager,
-            goal=GOAL_ONNX,
-            peer_name="torch, eager, channels_last",
-        ),
-        compare_served(
+        *measure_against(models, models.network, name, goals={"float32": GOAL_ONNX}, rounds=rounds),
+        compare(
+            "infer",
             f"int8, batch {models.batch}",
-            ours=partial(served, int8),
-            peer=partial(served, float32),
+            ours=work["int8"],
+            peer=work["float32"],
+            num_items=_BATCHES_A_ROUND * models.batch,
+            unit=_UNIT,
+            rounds=rounds,
             goal=GOAL_INT8,
             peer_name="ONNX Runtime, float32",
             remark=remark,
         ),
     ]
+
+
+def measure_against(
+    models: Models, network: nn.Module, name: str, *, goals: Mapping[str, float], rounds: int
+) -> list[Row]:
+    """Compare the forms named in `goals` (float32, int8) with a torch network of this size."""
+    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = torch.from_numpy(_images(models)).to(memory_format=torch.channels_last)
+
+    def eager() -> None:
+        with torch.inference_mode(), torch_threads(num_cores()):
+            for _ in range(_BATCHES_A_ROUND):
+                network(batch)
+
+    work = _served_work(models)
+    return [
+        compare(
+            "infer",
+            f"ONNX Runtime, {form}, batch {models.batch}",
+            ours=work[form],
+            peer=eager,
+            num_items=_BATCHES_A_ROUND * models.batch,
+            unit=_UNIT,
+            rounds=rounds,
+            goal=goal,
+            peer_name=name,
+        )
+        for form, goal in goals.items()
+        if form in work
+    ]
+
+
+def _served_work(models: Models) -> dict[str, Work]:
+    """What computes a round of batches, by form."""
+    images = _images(models)
+
+    def served(session: Session) -> None:
+        for _ in range(_BATCHES_A_ROUND):
+            session.run([images])
+
+    forms = {"float32": models.float32, "int8": models.int8}
+    return {form: partial(served, _open(path)) for form, path in forms.items() if path}
+
+
+def _images(models: Models) -> npt.NDArray[np.float32]:
+    shape = (models.batch, 3, models.image_size, models.image_size)
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 def measure_whole_run(

@@ -256,5 +256,5 @@ def test_the_warning_about_keys_without_meaning_is_printed(command_line, tmp_pat
     """Pitfall 6."""
     command_line(train, tmp_path, "GPUS", "0")
     assert capsys.readouterr().out == (
-        f"[Warning] {_common._W18_RECIPE}: keys without meaning here are ignored: GPUS\n"
+        f"[Warning] {_common.W18_RECIPE}: keys without meaning here are ignored: GPUS\n"
     )

@@ -1,0 +1,210 @@
+"""Training steps and forward passes of this network against timm's, with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lib import device as devices
+from lib.assembly import place
+from lib.benchmark.floor import floor_of, measure_rates
+from lib.benchmark.rounds import Row, Work, compare
+from lib.model_info import measure_model
+from lib.models.fast import for_inference, fuse_levelwise
+from lib.models.hrnet import build_hrnet
+from lib.optim import OptimizerOptions, build_optimizer
+from lib.precision import Precision
+
+_NUM_CLASSES = 1000
+_UNIT = "images/s"
+_SGD = OptimizerOptions("sgd", weight_decay=1e-4)
+GOALS = {
+    ("train", "cpu"): 1.0,
+    ("train", "cuda"): 1.3,  # over the faster of timm's two
+    ("infer", "cpu"): 1.1,
+    ("infer", "cuda"): 1.3,
+}
+GOAL_MEMORY = 0.85  # at most; of ours to theirs
+_FLOORS = ("train", "infer")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What both sides compute."""
+
+    arch: str
+    device: torch.device
+    precision: str
+    batch: int
+    image_size: int
+    rounds: int
+
+    @property
+    def case(self) -> str:
+        """The task in words."""
+        return f"{self.arch}, {self.image_size}, batch {self.batch}, {self.precision}"
+
+
+def measure_training(task: Task, *, compiled: bool) -> list[Row]:
+    """Compare whole steps: forward, loss, backward, SGD with momentum."""
+    return _rows("train", task, training_step, compiled=compiled)
+
+
+def measure_inference(task: Task, *, compiled: bool) -> list[Row]:
+    """Compare forward passes in evaluation mode; ours with what can be folded folded."""
+    return _rows("infer", task, _inference, compiled=compiled)
+
+
+def measure_memory(task: Task) -> list[Row]:
+    """Compare the peak memory of a training step; nothing on the CPU, which has no such count.
+
+    Of this row less is better, so its ratio is theirs to ours and more is better again.
+    """
+    peaks = []
+    for make in (ours_network, timms_network):
+        step = training_step(make(task), task)
+        step()
+        devices.reset_peak_memory(task.device)
+        step()
+        peaks.append(devices.peak_memory_mib(task.device))
+        del step
+    ours, theirs = peaks
+    if ours is None or theirs is None:
+        return []
+    goal = 1 / GOAL_MEMORY
+    return [Row("memory", task.case, ours, theirs, theirs / ours, "MiB", goal, "timm, eager")]
+
+
+def _rows(
+    mode: str, task: Task, work: Callable[[nn.Module, Task], Work], *, compiled: bool
+) -> list[Row]:
+    peers = {"timm, eager, channels_last": timms_network}
+    if compiled:
+        peers["timm, torch.compile, channels_last"] = _compiled_timms
+    plain = ours_network(task)
+    ours = work(plain, task)
+    rows = []
+    for name, make in peers.items():
+        peer = make(task)
+        peer.load_state_dict(_with_prefix_of(peer, plain))
+        rows.append(
+            compare(
+                mode,
+                task.case,
+                ours=ours,
+                peer=work(peer, task),
+                num_items=task.batch,
+                unit=_UNIT,
+                rounds=task.rounds,
+                goal=GOALS.get((mode, task.device.type)),
+                peer_name=name,
+            )
+        )
+    return rows
+
+
+def ours_network(task: Task) -> nn.Module:
+    """Return this project's network with random weights, the same each time, in place."""
+    torch.manual_seed(0)
+    network = fuse_levelwise(build_hrnet(task.arch, _NUM_CLASSES))
+    place(network, task.device)
+    return network
+
+
+def timms_network(task: Task) -> nn.Module:
+    """Return timm's network of that name with random weights, in place on the device."""
+    network = _timm().create_model(timm_name(task.arch), num_classes=_NUM_CLASSES)
+    place(network, task.device)
+    return network
+
+
+def _compiled_timms(task: Task) -> nn.Module:
+    return torch.compile(timms_network(task))  # type: ignore[return-value]
+
+
+def _with_prefix_of(peer: nn.Module, plain: nn.Module) -> dict[str, torch.Tensor]:
+    prefix = "_orig_mod." if next(iter(peer.state_dict())).startswith("_orig_mod.") else ""
+    return {f"{prefix}{name}": value for name, value in plain.state_dict().items()}
+
+
+def timm_name(arch: str) -> str:
+    """Return timm's name of a network: only the first of the small ones is called otherwise."""
+    return "hrnet_w18_small" if arch == "hrnet_w18_small_v1" else arch
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(f"timm, to compare with: {error}; pip install timm") from None
+    return timm
+
+
+def training_step(network: nn.Module, task: Task) -> Work:
+    """Return a function that does one whole step and waits for the device."""
+    network.train()
+    images, targets = synthetic_batch(task)
+    precision = Precision(task.precision, task.device)
+    optimizer = build_optimizer(network, _SGD, learning_rate=1e-4, device=task.device)
+
+    def step() -> None:
+        with precision.autocast():
+            logits = network(images)
+        precision.step([F.cross_entropy(logits.float(), targets)], optimizer)
+        devices.synchronize(task.device)
+
+    return step
+
+
+def _inference(network: nn.Module, task: Task) -> Work:
+    images, _ = synthetic_batch(task)
+    precision = Precision(task.precision, task.device)
+    is_ours = not network.__class__.__module__.startswith(("timm.", "torch."))
+    network = for_inference(network) if is_ours else network.eval()
+    place(network, task.device)
+    return partial(_forward, network, images, precision, task.device)
+
+
+def _forward(
+    network: nn.Module, images: torch.Tensor, precision: Precision, device: torch.device
+) -> None:
+    with torch.inference_mode(), precision.autocast():
+        network(images)
+    devices.synchronize(device)
+
+
+def synthetic_batch(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images N x 3 x S x S (float32) and classes N (int64) of chance, on the device."""
+    generator = torch.Generator().manual_seed(0)
+    size = task.image_size
+    images = torch.randn(task.batch, 3, size, size, generator=generator).to(task.device)
+    targets = torch.randint(_NUM_CLASSES, (task.batch,), generator=generator)
+    layout = devices.memory_format(task.device)
+    return images.to(memory_format=layout), targets.to(task.device)
+
+
+def floor_lines(task: Task, rows: Sequence[Row]) -> list[str]:
+    """Return a line for each training and forward figure: what the machine could do at best."""
+    measured = {row.mode: row.ours for row in rows if row.case == task.case and row.mode in _FLOORS}
+    if not measured:
+        return []
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(task.precision, torch.float32)
+    rates = measure_rates(task.device, dtype)
+    info = measure_model(task.arch, build_hrnet(task.arch), image_size=task.image_size)
+    lines = []
+    for mode, images_per_s in measured.items():
+        floor = floor_of(info, rates, mode=mode, bytes_per_value=dtype.itemsize)
+        limit = "arithmetic" if floor.arithmetic_s > floor.traffic_s else "memory traffic"
+        share = 100 * images_per_s / floor.images_per_s
+        lines.append(
+            f"{mode}: {images_per_s:.4g} of at most {floor.images_per_s:.4g} images/s "
+            f"({share:.0f} %), limited by {limit}: {rates.multiply_adds_per_s / 1e9:.4g} G "
+            f"multiply-adds/s, {rates.bytes_per_s / 1e9:.4g} GB/s measured here"
+        )
+    return lines

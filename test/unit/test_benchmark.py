@@ -1,0 +1,116 @@
+"""tools/benchmark.py: both sides do the same work, and the figures and the floor add up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RunScript
+
+from lib.benchmark import network
+from lib.benchmark.floor import Rates, floor_of
+from lib.benchmark.network import Task
+from lib.benchmark.rounds import Row
+from lib.model_info import ModelInfo
+from lib.models.hrnet import ARCHS
+
+SCRIPT = "tools/benchmark.py"
+SMALL = ("--arch", "hrnet_w18_small_v1", "--device", "cpu", "--batch", 2, "--image_size", 32)
+TASK = Task("hrnet_w18_small_v1", torch.device("cpu"), "fp32", 2, 32, 1)
+
+
+def test_both_sides_have_the_same_weights_and_give_the_same_logits() -> None:
+    ours, theirs = network.ours_network(TASK), network.timms_network(TASK)
+    theirs.load_state_dict(network._with_prefix_of(theirs, ours))
+    images, _ = network.synthetic_batch(TASK)
+    with torch.inference_mode():
+        assert torch.allclose(ours.eval()(images), theirs.eval()(images), atol=1e-4)
+
+
+def test_timm_has_all_nine_networks() -> None:
+    import timm
+
+    assert {network.timm_name(arch) for arch in ARCHS} <= set(timm.list_models("hrnet*"))
+
+
+def test_a_training_step_changes_the_weights_and_a_forward_pass_does_not() -> None:
+    plain = network.ours_network(TASK)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    network._inference(plain, TASK)()
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+    network.training_step(plain, TASK)()
+    assert not torch.equal(plain.conv1.weight, before["conv1.weight"])
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_traffic() -> None:
+    info = ModelInfo("x", 1, num_multiply_adds=100, num_activations=10)
+    floor = floor_of(info, Rates(1000.0, 100.0), mode="infer", bytes_per_value=4)
+    assert (floor.arithmetic_s, floor.traffic_s) == (0.1, 0.8)
+    assert floor.images_per_s == pytest.approx(1.25)
+    assert floor_of(info, Rates(1000.0, 1e9), mode="train", bytes_per_value=4).arithmetic_s == 0.3
+
+
+def test_the_cpu_has_no_memory_figure() -> None:
+    assert network.measure_memory(TASK) == []
+
+
+def test_the_table_the_json_and_the_floor_come_out(run_script: RunScript, tmp_path: Path) -> None:
+    done = run_script(
+        SCRIPT, "train", "infer", *SMALL, "--rounds", 1, "--json", tmp_path / "rows.json"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["mode"] for row in rows] == ["train", "infer", "infer"]
+    assert {"mode", "case", "ours", "peer", "ratio", "unit", "goal_row"} <= rows[0].keys()
+    assert rows[2]["case"] == "ONNX Runtime, float32, batch 2"
+    assert "| train: hrnet_w18_small_v1, 32, batch 2, fp32 | timm, eager" in done.stdout
+    floors = done.stdout.splitlines()[-2:]
+    assert [line.split(":")[0] for line in floors] == ["train", "infer"]
+
+
+def test_a_report_names_machine_command_and_rows(
+    run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Row("train", "as it is", 2.0, 1.0, 2.0, "images/s", 1.0, "timm")
+    for name in ("measure_training", "measure_inference"):
+        monkeypatch.setattr(network, name, lambda task, compiled: [row])
+    monkeypatch.setattr(network, "measure_memory", lambda task: [])
+    monkeypatch.setattr(network, "timms_network", lambda task: None)
+    from lib.benchmark import loading, serving
+
+    monkeypatch.setattr(serving, "make_models", lambda *_, **__: None)
+    monkeypatch.setattr(serving, "measure_against", lambda *_, **__: [])
+    monkeypatch.setattr(loading, "measure", lambda *_, **__: [])
+    import _init_paths
+
+    monkeypatch.setattr(_init_paths, "ROOT", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    from conftest import write_pictures
+
+    write_pictures(tmp_path / "pictures", 1)
+    done = run_script(SCRIPT, "--all", *SMALL, "--data_path", tmp_path / "pictures", "--no_floor")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "BENCHMARKS.md").read_text()
+    assert text.startswith("# Benchmarks\n")
+    assert "python tools/benchmark.py --all --arch hrnet_w18_small_v1" in text
+    assert text.count("| train: as it is | timm | 2 | 1 | images/s | 2.00 | 1 |  |") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fly"], "'fly' is none of train, infer, loader, memory"),
+        ([], "give one or more of train, infer, loader, memory"),
+        (["loader"], "--data_path DIR is needed for loader"),
+        (["train", "--arch", "hrnet_w19"], "did you mean hrnet_w18"),
+        (["train", "--image_size", "100"], "--image_size 100: a multiple of 32"),
+        (["train", "--rounds", "0"], "--rounds 0: 1 or more"),
+    ],
+)
+def test_what_it_cannot_measure_is_one_line(run_script: RunScript, words, said) -> None:
+    done = run_script(SCRIPT, *words)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert said in line

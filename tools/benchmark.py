@@ -1,0 +1,166 @@
+"""Measure speed beside timm and torchvision: benchmark.py train infer loader [--data_path DIR]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import _init_paths
+
+from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.environment import num_cores
+
+if TYPE_CHECKING:
+    from lib.benchmark.network import Task
+    from lib.benchmark.rounds import Row
+
+_MODES = ("train", "infer", "loader", "memory")
+_NEEDS_PICTURES = ("loader",)
+_SERVED_GOALS = {"float32": 1.5, "int8": 4.0}
+_REPORT = "BENCHMARKS.md"
+_MAX_PICTURES = 256  # of a large folder: more would only take longer
+
+
+def main() -> int:
+    """Measure what is asked for, print the table, and write what is to be written."""
+    args = _parse()
+    modes = list(_MODES) if args.all else args.modes
+    _check(args, modes)
+
+    from lib.benchmark.network import Task
+    from lib.benchmark.rounds import machine, markdown
+    from lib.device import describe, select_device
+    from lib.files import write_atomically
+    from lib.precision import Precision
+
+    device = select_device(args.device)
+    precision = Precision(args.precision, device).name
+    batch = args.batch or (16 if device.type == "cpu" else 256)
+    task = Task(args.arch, device, precision, batch, args.image_size, args.rounds)
+    heading = f"{machine(num_cores())}; {describe(device)}"
+    print(heading, flush=True)
+    rows: list[Row] = []
+    for mode in modes:
+        rows += _MEASURES[mode](args, task)
+        print(markdown(rows), flush=True)
+    lines = [] if args.no_floor else _floor_lines(task, rows)
+    print(*lines, sep="\n", flush=True)
+    if args.json is not None:
+        text = json.dumps([row.as_json() for row in rows], indent=2)
+        write_atomically(f"{text}\n".encode(), args.json)
+    if args.all:
+        command = f"`python tools/benchmark.py {' '.join(sys.argv[1:])}`"
+        text = "\n\n".join(["# Benchmarks", heading, command, markdown(rows), *lines])
+        write_atomically(f"{text}\n".encode(), Path(_init_paths.ROOT) / _REPORT)
+        print(f"written: {_REPORT}")
+    return EXIT_OK
+
+
+def _check(args: argparse.Namespace, modes: list[str]) -> None:
+    from lib.models.hrnet import find_spec
+
+    find_spec(args.arch)
+    unknown = [mode for mode in modes if mode not in _MODES]
+    if unknown or not modes:
+        what = f"{unknown[0]!r} is none of" if unknown else "give one or more of"
+        raise ValueError(f"{what} {', '.join(_MODES)}, or --all")
+    if args.data_path is None and set(modes) & set(_NEEDS_PICTURES):
+        raise ValueError("--data_path DIR is needed for loader: a folder of pictures")
+    if args.batch < 0 or args.rounds < 1:
+        raise ValueError(f"--batch {args.batch} --rounds {args.rounds}: 1 or more of each")
+    if args.image_size < 32 or args.image_size % 32:
+        raise ValueError(f"--image_size {args.image_size}: a multiple of 32 is needed")
+
+
+def _train(args: argparse.Namespace, task: Task) -> list[Row]:
+    from lib.benchmark import network
+
+    return network.measure_training(task, compiled=args.compile or task.device.type != "cpu")
+
+
+def _infer(args: argparse.Namespace, task: Task) -> list[Row]:
+    from lib.benchmark import network
+
+    rows = network.measure_inference(task, compiled=args.compile or task.device.type != "cpu")
+    if task.device.type == "cpu":
+        with tempfile.TemporaryDirectory(prefix="benchmark_") as scratch:
+            rows += _serving(task, _pictures(args), Path(scratch))
+    return rows
+
+
+def _serving(task: Task, pictures: list[Path], scratch: Path) -> list[Row]:
+    """ONNX Runtime against timm; int8 only where there are pictures, which its ranges come from."""
+    from lib.benchmark import network, serving
+    from lib.config import load_config
+
+    size = str([task.image_size, task.image_size])
+    config = load_config(None, ["MODEL.NAME", task.arch, "MODEL.IMAGE_SIZE", size])
+    models = serving.make_models(config, None, scratch, calibration=pictures, batch=task.batch)
+    peer, name = network.timms_network(task), "timm, eager, channels_last"
+    return serving.measure_against(models, peer, name, goals=_SERVED_GOALS, rounds=task.rounds)
+
+
+def _loader(args: argparse.Namespace, task: Task) -> list[Row]:
+    from lib.benchmark import loading
+
+    return loading.measure(_pictures(args), size=task.image_size, rounds=task.rounds)
+
+
+def _memory(args: argparse.Namespace, task: Task) -> list[Row]:
+    from lib.benchmark import network
+
+    rows = network.measure_memory(task)
+    if not rows:
+        print("memory: the CPU keeps no count of it; take --device cuda or npu")
+    return rows
+
+
+def _pictures(args: argparse.Namespace) -> list[Path]:
+    from lib.offline.sources import find_sources
+
+    if args.data_path is None:
+        return []
+    sources = find_sources(args.data_path, leave_out=args.data_path / "..")
+    return [Path(sources.full_path(stem)) for stem in sources.paths][:_MAX_PICTURES]
+
+
+def _floor_lines(task: Task, rows: list[Row]) -> list[str]:
+    from lib.benchmark.network import floor_lines
+
+    return floor_lines(task, rows)
+
+
+_MEASURES: dict[str, Callable[[argparse.Namespace, Task], list[Row]]] = {
+    "train": _train,
+    "infer": _infer,
+    "loader": _loader,
+    "memory": _memory,
+}
+
+
+def _parse() -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("modes", nargs="*", metavar="MODE", help=f"{', '.join(_MODES)}")
+    add("--all", action="store_true", help=f"all of them, and write {_REPORT}")
+    add("--arch", default="hrnet_w18", help="one of the nine networks")
+    add("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"), help="where")
+    precisions = ("auto", "fp32", "hf32", "fp16", "bf16")
+    add("--precision", default="auto", choices=precisions, help="of both sides")
+    add("--batch", type=int, default=0, help="images a step; 0: 16 on the cpu, else 256")
+    add("--image_size", type=int, default=224, help="side of the images in pixels")
+    add("--data_path", type=Path, help="folder of pictures, or of class folders")
+    add("--rounds", type=int, default=5, help="measurements of each side, in turn")
+    add("--compile", action="store_true", help="also timm's network compiled, on the cpu too")
+    add("--no_floor", action="store_true", help="leave out what the machine could do at best")
+    add("--json", metavar="FILE", type=Path, help="also write the rows there")
+    return parser.parse_intermixed_args()
+
+
+if __name__ == "__main__":
+    run_script(main)
