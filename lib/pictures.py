@@ -110,19 +110,41 @@ def shorten(names: Sequence[str]) -> str:
     return f"{shown} and {num_more} more" if num_more > 0 else shown
 
 
-def _files_below(root: Path, leave_out: Path | None) -> Iterator[str]:
+def walk(root: Path | str, *, leave_out: Path | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below `root`, itself included, with the names of its files; links followed.
+
+    Left out are hidden files and folders, links that lead back to a folder they are in, what is
+    neither file nor folder (a pipe would keep its reader waiting), and the folder `leave_out`.
+    """
     left_out = None if leave_out is None else leave_out.resolve()
     for folder, folders, names in os.walk(root, followlinks=True):
         # Changed in place: that is how os.walk is told where not to go.
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and Path(folder, name).resolve() != left_out
+            if not name.startswith(".")
+            and not _leads_back(folder, name)
+            and Path(folder, name).resolve() != left_out
         ]
+        shown = (name for name in names if not name.startswith("."))
+        yield folder, [name for name in shown if _is_file_or_gone(os.path.join(folder, name))]
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    path = Path(folder, name)
+    return path.is_symlink() and Path(folder).resolve().is_relative_to(path.resolve())
+
+
+def _is_file_or_gone(path: str) -> bool:
+    """A link that leads nowhere is kept: whoever reads it says so, with its name."""
+    return os.path.isfile(path) or not os.path.exists(path)
+
+
+def _files_below(root: Path, leave_out: Path | None) -> Iterator[str]:
+    for folder, names in walk(root, leave_out=leave_out):
         below = os.path.relpath(folder, root)
         for name in names:
-            if not name.startswith("."):
-                yield name if below == "." else os.path.join(below, name)
+            yield name if below == "." else os.path.join(below, name)
 
 
 def _begins_like_a_picture(path: Path) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.label_file import LABEL_FORM, read_label_lines
+from lib.pictures import walk
 from lib.transforms import PICTURE_SUFFIXES, is_picture
 
 LABEL_FILE = "val_label.txt"
@@ -184,12 +185,8 @@ def _read_class_folders(
 
 
 def _pictures_below(folder: Path) -> list[str]:
-    found: list[tuple[str, list[str]]] = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        # Changed in place: that is how os.walk is told where not to go.
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found.append((parent, sorted(name for name in names if is_picture(name))))
-    return [os.path.join(parent, name) for parent, names in sorted(found) for name in names]
+    found = sorted((parent, sorted(filter(is_picture, names))) for parent, names in walk(folder))
+    return [os.path.join(parent, name) for parent, names in found for name in names]
 
 
 def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...]) -> ImageList:

@@ -1,5 +1,6 @@
 """lib/pictures.py: one answer to which pictures a folder holds, for every script."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from conftest import write_pictures
 
 from lib import pictures
+from lib.data.lists import read_val
 from lib.offline import sources
 from lib.pictures import find_pictures, find_sources, network_input
 from lib.transforms import eval_pixels, normalize, open_rgb
@@ -51,3 +53,21 @@ def test_a_networks_input_is_evaluations_and_an_unreadable_picture_is_named(
     with pytest.raises(ValueError, match="0.png can't be read: UnidentifiedImageError") as error:
         network_input(path, resize=36, crop=32)
     assert "\n" not in str(error.value)
+
+
+def test_a_link_back_is_not_followed_and_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    """A loop would count each picture forty times, and a pipe would keep its reader waiting."""
+    write_pictures(tmp_path / "n1" / "deeper", 2)
+    (tmp_path / "n1" / "deeper" / "up").symlink_to(tmp_path / "n1")
+    (tmp_path / "n1" / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "n1" / "pipe.jpg")
+    found = find_pictures(tmp_path).pictures
+    assert found == ("n1/deeper/0.png", "n1/deeper/1.png", "n1/gone.jpg")
+
+
+def test_training_and_evaluation_find_as_much(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "val" / "n1" / "deeper", 2)
+    (tmp_path / "val" / "n1" / "deeper" / "up").symlink_to(tmp_path / "val")
+    os.mkfifo(tmp_path / "val" / "n1" / "pipe.jpg")
+    images = read_val(tmp_path, val_set="val", class_names=None, num_classes=1)
+    assert [os.path.basename(path) for path in images.paths] == ["0.png", "1.png"]
