@@ -111,7 +111,7 @@ def train_one_epoch(
         computing.precision.step(parts, optimizer)
         for part in parts.done:
             meter.add(*part, step=step)
-        clock.count(len(batch.targets))
+        clock.count(len(batch.targets), batch.decode_s)
         num_done = step + 1
         if steps.num_warmup and step < steps.first + steps.num_warmup:
             devices.synchronize(device)
@@ -216,6 +216,7 @@ class _Clock:
     _interval: _Lap = field(default_factory=_Lap)  # since the last console line
     _counted: _Lap = field(default_factory=_Lap)  # the epoch without its warm-up
     _wait_s: float = 0.0
+    _decode_s: float = 0.0
     _began_s: float = field(default_factory=time.perf_counter)
 
     def waited(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -229,8 +230,9 @@ class _Clock:
                 return
             yield batch
 
-    def count(self, num_images: int) -> None:
+    def count(self, num_images: int, decode_s: float) -> None:
         self._lap.add(_Lap(0.0, 1, num_images))
+        self._decode_s += decode_s
 
     def lap(self, *, counts: bool = True) -> float:
         """End a lap; return its seconds."""
@@ -249,12 +251,14 @@ class _Clock:
         self.lap()
         ended, self._interval = self._interval, _Lap()
         wait_s, self._wait_s = self._wait_s, 0.0
+        decode_s, self._decode_s = self._decode_s, 0.0
         return IntervalStats(
             step=step,
             num_steps=steps.num_steps,
             time_s=ended.time_s / max(1, ended.num_steps),
             images_per_s=metrics.num_images / max(ended.time_s, 1e-9),
             data_time_s=wait_s / max(1, ended.num_steps),
+            decode_time_s=decode_s / max(1, ended.num_steps),
             metrics=metrics,
             learning_rate=rate,
             loss_scale=scale,

@@ -33,6 +33,7 @@ class IntervalStats:
     time_s: float  # a step
     images_per_s: float
     data_time_s: float  # a step's wait for its images, on this process
+    decode_time_s: float  # spent on a step's images, by this process's workers together
     metrics: Metrics
     learning_rate: float
     loss_scale: float
@@ -114,6 +115,7 @@ def interval_record(epoch: int, stats: IntervalStats) -> dict[str, object]:
         "time_s": round(stats.time_s, 3),
         "images_per_s": round(stats.images_per_s, 1),
         "data_time_s": round(stats.data_time_s, 3),
+        "decode_time_s": round(stats.decode_time_s, 3),
         "loss": round(stats.metrics.loss, 5),
         "accuracy_top1": round(stats.metrics.accuracy_top1, 3),
         "accuracy_top5": round(stats.metrics.accuracy_top5, 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,13 @@ def measure(pictures: Sequence[Path], *, size: int, rounds: int) -> list[Row]:
     theirs = _Reference(pictures, _torchvision(size))
     with torch_threads(1):
         one_core = partial(
-            compare, _MODE, num_items=len(pictures), unit=_UNIT, rounds=rounds, goal=GOAL_A_CORE
+            compare,
+            _MODE,
+            num_items=len(pictures),
+            unit=_UNIT,
+            rounds=rounds,
+            goal=GOAL_A_CORE,
+            clock=time.process_time,
         )
         rows = [
             one_core(

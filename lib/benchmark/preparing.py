@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,6 +40,7 @@ def measure(pictures: Sequence[Path], scratch: Path, *, crop: int, rounds: int) 
             rounds=rounds,
             goal=GOAL_A_CORE,
             peer_name="torchvision, PIL + tofile",
+            clock=time.process_time,
         )
     row = replace(row, remark=f"{_require_equal(ours, theirs)} files bit-equal")
     return [row, *_on_all_cores(pictures, scratch, crop=crop, rounds=rounds)]

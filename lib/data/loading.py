@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ class Batch(NamedTuple):
     images: Tensor
     targets: Tensor
     bad: list[BadImage]
+    decode_s: float = 0.0  # seconds that reading and decoding took, of a training batch
 
 
 class Sample(NamedTuple):
@@ -44,6 +46,7 @@ class Sample(NamedTuple):
     pixels: PixelArray | None
     target: int
     bad: list[BadImage]
+    decode_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,13 +130,15 @@ class TrainImages(Dataset[Sample]):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """The picture for (index, seed); None after 10 more that are bad as well."""
+        began_s = time.perf_counter()
         index, seed = key
         rng = random.Random(seed)
         bad: list[BadImage] = []
         for _ in range(1 + MAX_REPLACEMENTS):
             pixels = decode(self._files.path(index), lambda path: self._read(path, rng))
             if not isinstance(pixels, BadImage):
-                return Sample(pixels, self._files.target(index), bad)
+                spent_s = time.perf_counter() - began_s
+                return Sample(pixels, self._files.target(index), bad, spent_s)
             bad.append(pixels)
             index = rng.randrange(len(self))
         return Sample(None, self._files.target(index), bad)
@@ -169,15 +174,16 @@ class Collate:
     image_size: int
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        pictures = [torch.from_numpy(pixels) for pixels, _, _ in samples if pixels is not None]
+        good = [sample for sample in samples if sample.pixels is not None]
+        pictures = [torch.from_numpy(sample.pixels) for sample in good]
         if pictures:
             # In a worker this writes to the memory that is shared with the parent: no second copy.
             images = default_collate(pictures)
         else:
             images = torch.empty(0, self.image_size, self.image_size, 3, dtype=torch.uint8)
-        targets = [target for pixels, target, _ in samples if pixels is not None]
+        targets = torch.tensor([sample.target for sample in good], dtype=torch.int64)
         bad = [image for sample in samples for image in sample.bad]
-        return Batch(images, torch.tensor(targets, dtype=torch.int64), bad)
+        return Batch(images, targets, bad, sum(sample.decode_s for sample in samples))
 
 
 def train_loader(

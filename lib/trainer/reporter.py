@@ -11,9 +11,11 @@ from yacs.config import CfgNode
 from lib import device as devices
 from lib import log, run_folder
 from lib.distributed import Processes
+from lib.environment import num_cores
 from lib.files import write_atomically
 from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
 from lib.plots import save_curves
+from lib.trainer.input_limit import Loading, input_line
 from lib.trainer.parts import Parts, Progress
 from lib.trainer.starting import TrainRequest
 
@@ -30,6 +32,8 @@ class Reporter:
         self._enabled = processes.ranks.is_main
         self._records: RunRecords | None = None
         self._compile_time_s = 0.0
+        num_cores_a_card = max(1, num_cores() // processes.ranks.local_world_size)
+        self._loading = Loading(parts.loader.num_workers, num_cores_a_card, parts.decoder)
         self.console = Console(self._enabled)
         self.lost_a_file = False
 
@@ -91,6 +95,7 @@ class Reporter:
     def interval(self, epoch: int, stats: IntervalStats, global_step: int) -> None:
         """Print and record a log interval."""
         self.console.say(log.epoch_line(epoch, stats))
+        self.console.say(input_line(stats, self._loading))
         self._record(log.interval_record(epoch, stats), global_step)
 
     def epoch_trained(self, stats: EpochStats) -> None:

@@ -16,7 +16,7 @@ from lib.metrics import Metrics
 METRICS = Metrics(256, 1, 4, round(6.90776 * 256 * 2**20))
 INTERVAL = IntervalStats(
     step=100, num_steps=5005, time_s=0.43098, images_per_s=594.04, data_time_s=0.0014,
-    metrics=METRICS, learning_rate=0.05, loss_scale=65536.0,
+    decode_time_s=0.5, metrics=METRICS, learning_rate=0.05, loss_scale=65536.0,
 )  # fmt: skip
 EPOCH = EpochStats(METRICS, time_s=0.43098, images_per_s=594.04, num_steps_done=5005, last_loss=6.9)
 EVALUATION = EvalStats(METRICS, num_expected=257, time_s=0.21, images_per_s=1000.0)
@@ -69,7 +69,7 @@ def train_log(tmp_path):
         log.epoch_line(0, INTERVAL),
         log.average_line(EPOCH),
         log.test_line(EVALUATION),
-        log.epoch_line(1, IntervalStats(0, 1, 0.1, 2560.0, 0.0, perfect, 0.05, 1.0)),
+        log.epoch_line(1, IntervalStats(0, 1, 0.1, 2560.0, 0.0, 0.0, perfect, 0.05, 1.0)),
         log.average_line(last),
         log.test_line(EvalStats(perfect, 256, 0.1, 2560.0)),
         "results, logs and weights are in output/imagenet/some recipe",
