@@ -1,4 +1,4 @@
-"""Training pictures from files: as `lib.transforms` defines them, or nearly so in half the time.
+"""Training pictures from files: as `lib.transforms` defines them, or nearly so in less time.
 
 The fast decoder reads JPEG files with libjpeg-turbo (simplejpeg): no rows below the crop, and at a
 half, a quarter or an eighth of the size where the crop keeps at least the pixels that are wanted.

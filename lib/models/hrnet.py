@@ -166,7 +166,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.relu(y + self.downsample(x))
+        return self.relu(y.add_(self.downsample(x)))  # in place: y is nobody else's
 
 
 class Bottleneck(nn.Module):
@@ -188,7 +188,7 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return self.relu(y + self.downsample(x))
+        return self.relu(y.add_(self.downsample(x)))
 
 
 def residual_layer(stage: StageSpec, branch: int, *, in_channels: int) -> nn.Sequential:
@@ -218,7 +218,8 @@ class FuseSum(nn.ModuleList):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         paths = (path(x) for path, x in zip(self, maps, strict=True))  # one map at a time in memory
-        return F.relu(functools.reduce(torch.add, paths), inplace=True)
+        total = next(paths) + next(paths)  # the first may be a map that others read too
+        return F.relu(functools.reduce(torch.Tensor.add_, paths, total), inplace=True)
 
 
 class HighResolutionModule(nn.Module):
@@ -336,9 +337,8 @@ def _check_shape(images: Tensor) -> None:
 def find_spec(arch: str) -> HRNetSpec:
     """Return a published network's description. Raises ValueError for a name not in ARCHS."""
     if arch not in ARCHS:
-        nearest = difflib.get_close_matches(arch, ARCHS, n=1, cutoff=0.0)[0]
-        names = ", ".join(ARCHS)
-        raise ValueError(f"unknown network {arch!r}; did you mean {nearest}? All: {names}")
+        near = difflib.get_close_matches(arch, ARCHS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"unknown network {arch!r}; did you mean {near}? All: {', '.join(ARCHS)}")
     return ARCHS[arch]
 
 

@@ -187,7 +187,8 @@ class Reporter:
             f"device {devices.describe(self._processes.device)}, {ranks.world_size} card(s), "
             f"precision {parts.computing.precision.describe()}, seed {parts.seed}",
             f"data {self._request.data_path}: {len(parts.images)} images to train, "
-            f"{len(parts.val_images)} to validate; decoder of training pictures: {parts.decoder}",
+            f"{len(parts.val_images)} to validate",
+            f"decoder of training pictures: {parts.decoder}",
             f"epochs {train.END_EPOCH}, steps {parts.position.num_steps} an epoch, batch "
             f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "
             f"{ranks.world_size} card(s), times {train.LR_FACTOR:g} at epochs {train.LR_STEP}",
