@@ -59,6 +59,7 @@ TRAIN:
   SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
 TEST:
   BATCH_SIZE_PER_GPU: 32
+  FOLD_BN: false           # valid.py evaluates with batch norms folded into the convolutions
   MODEL_FILE: ''           # weights that valid.py evaluates
 """
 

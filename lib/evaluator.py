@@ -23,6 +23,7 @@ from lib.engine import BadImages, Computing, evaluate
 from lib.files import write_atomically
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
+from lib.models.fast import fold_batch_norms
 from lib.plots import save_confusion
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.png"
@@ -50,7 +51,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         request.folder.mkdir(parents=True, exist_ok=True)
     console = Console(is_main)
     file = read_weights(request.weights)
-    network = build_model(config, file.num_classes)
+    network: nn.Module = build_model(config, file.num_classes)
     loaded = load_weights(network, file)
     images = read_val(
         request.data_path,
@@ -59,6 +60,8 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         num_classes=file.num_classes,
     )
     computing = build_computing(config, processes, amp_backend="torch")
+    if config.TEST.FOLD_BN:
+        network = fold_batch_norms(network)
     place(network, processes.device)
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",

@@ -16,7 +16,7 @@ from lib.assembly import place
 from lib.benchmark.floor import floor_of, measure_rates
 from lib.benchmark.rounds import Row, Work, compare
 from lib.model_info import measure_model
-from lib.models.fast import for_inference, fuse_levelwise
+from lib.models.fast import fold_batch_norms
 from lib.models.hrnet import build_hrnet
 from lib.optim import OptimizerOptions, build_optimizer
 from lib.precision import Precision
@@ -57,7 +57,7 @@ def measure_training(task: Task, *, compiled: bool) -> list[Row]:
 
 
 def measure_inference(task: Task, *, compiled: bool) -> list[Row]:
-    """Compare forward passes in evaluation mode; ours with what can be folded folded."""
+    """Compare forward passes in evaluation mode; ours with its batch norms folded."""
     return _rows("infer", task, _inference, compiled=compiled)
 
 
@@ -112,7 +112,7 @@ def _rows(
 def ours_network(task: Task) -> nn.Module:
     """Return this project's network with random weights, the same each time, in place."""
     torch.manual_seed(0)
-    network = fuse_levelwise(build_hrnet(task.arch, _NUM_CLASSES))
+    network = build_hrnet(task.arch, _NUM_CLASSES)
     place(network, task.device)
     return network
 
@@ -166,7 +166,7 @@ def _inference(network: nn.Module, task: Task) -> Work:
     images, _ = synthetic_batch(task)
     precision = Precision(task.precision, task.device)
     is_ours = not network.__class__.__module__.startswith(("timm.", "torch."))
-    network = for_inference(network) if is_ours else network.eval()
+    network = fold_batch_norms(network) if is_ours else network.eval()
     place(network, task.device)
     return partial(_forward, network, images, precision, task.device)
 

@@ -1,7 +1,6 @@
 """The same network, computed with less work or less memory.
 
-`lib.models.hrnet` stays the definition. What is done here changes the order in which numbers are
-added and nothing else: parameters, their names and the function stay.
+`lib.models.hrnet` stays the definition; the function stays the same.
 """
 
 from __future__ import annotations
@@ -11,46 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
-from lib.models.hrnet import Bottleneck, FuseSum, HighResolutionModule
-
-
-class LevelwiseFuseSum(FuseSum):
-    """A FuseSum that repeats pixels once a level, as nearest upsampling is linear and composes.
-
-    up8(a) + up4(b) + up2(c) = up2(up2(up2(a) + b) + c), so that most sums and all copies of the
-    smallest maps run on small maps: a path over three levels writes 1.3 maps instead of 3.
-    """
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """As `FuseSum.forward`, equal up to rounding."""
-        paths = list(self)
-        target = next(i for i, path in enumerate(paths) if isinstance(path, nn.Identity))
-        smaller: Tensor | None = None
-        for path, x in zip(paths[:target:-1], maps[:target:-1], strict=True):
-            for layer in list(path.children())[:-1]:  # the last is the upsampling
-                x = layer(x)
-            smaller = F.interpolate(x if smaller is None else x + smaller, scale_factor=2.0)
-        total = maps[target]
-        for path, x in zip(paths[:target], maps[:target], strict=True):
-            total = total + path(x)
-        return F.relu(total if smaller is None else total + smaller)
-
-
-def fuse_levelwise(network: nn.Module) -> nn.Module:
-    """Let every fusion of `network` work level by level; return the network itself.
-
-    Names and values of the parameters stay as they are.
-    """
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is FuseSum:
-                setattr(module, name, LevelwiseFuseSum(child))
-    return network
+from lib.models.hrnet import Bottleneck, HighResolutionModule
 
 
 class _Checkpointed(nn.Module):
@@ -123,8 +87,3 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     left = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert not left, f"batch norms without a convolution before them: {left}"
     return folded.float()
-
-
-def for_inference(network: nn.Module) -> nn.Module:
-    """Return a copy for evaluation alone: batch norms folded, fusions level by level."""
-    return fuse_levelwise(fold_batch_norms(network))

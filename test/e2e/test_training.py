@@ -127,6 +127,21 @@ def test_valid_repeats_the_best_accuracy_exactly_on_one_and_on_two_processes(
     assert (out / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_folded_batch_norms_change_nothing_but_the_last_digits(
+    run: Path,
+    tiny_data: Path,
+    tiny_yaml: Path,
+    run_script: RunScript,
+    tmp_path: Path,
+) -> None:
+    done = run_script(
+        VALID, tiny_data, "--cfg", tiny_yaml, "--testModel", run / "model_best.pth.tar",
+        "--out", tmp_path, "TEST.FOLD_BN", "true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert result_of(tmp_path)["accuracy_top1"] == result_of(run)["best_accuracy_top1"]
+
+
 def test_a_flat_val_folder_with_labels_gives_the_numbers_of_class_folders(
     run: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
 ) -> None:

@@ -9,14 +9,8 @@ import torch
 from export_samples import scatter_batch_norms
 from torch import nn
 
-from lib.models.fast import (
-    LevelwiseFuseSum,
-    checkpoint_activations,
-    fold_batch_norms,
-    for_inference,
-    fuse_levelwise,
-)
-from lib.models.hrnet import ARCHS, FuseSum, build_hrnet
+from lib.models.fast import checkpoint_activations, fold_batch_norms
+from lib.models.hrnet import ARCHS, build_hrnet
 
 
 def relative(ours: torch.Tensor, plain: torch.Tensor) -> float:
@@ -25,33 +19,12 @@ def relative(ours: torch.Tensor, plain: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_logits_and_gradients_are_those_of_the_plain_network(arch: str) -> None:
+def test_logits_with_folded_batch_norms_are_those_of_the_plain_network(arch: str) -> None:
     torch.manual_seed(0)
-    plain = scatter_batch_norms(build_hrnet(arch, 10))
-    fast = fuse_levelwise(copy.deepcopy(plain))
-    images, targets = torch.randn(3, 3, 32, 32), torch.tensor([3, 8, 1])
+    plain = scatter_batch_norms(build_hrnet(arch, 10)).eval()
+    images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
-        expected = plain.eval()(images)
-        assert relative(fast.eval()(images), expected) < 1e-5
-        assert relative(for_inference(plain)(images), expected) < 1e-5
-    # In float64: batch norms over few values turn a difference in the last bit into a large one.
-    for network in (plain.double(), fast.double()):
-        nn.functional.cross_entropy(network.train()(images.double()), targets).backward()
-    pairs = zip(fast.named_parameters(), plain.named_parameters(), strict=True)
-    for (name, ours), (plain_name, theirs) in pairs:
-        assert name == plain_name
-        scale = theirs.grad.abs().max()
-        assert (ours.grad - theirs.grad).abs().max() <= 1e-4 * scale + 1e-12, name
-    for (name, ours), theirs in zip(fast.named_buffers(), plain.buffers(), strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6), name
-
-
-def test_the_state_of_one_loads_into_the_other() -> None:
-    plain = build_hrnet("hrnet_w18_small_v1", 10)
-    fast = fuse_levelwise(build_hrnet("hrnet_w18_small_v1", 10))
-    fast.load_state_dict(plain.state_dict(), strict=True)
-    plain.load_state_dict(fast.state_dict(), strict=True)
-    assert [type(m) for m in fast.modules() if isinstance(m, FuseSum)] == [LevelwiseFuseSum] * 9
+        assert relative(fold_batch_norms(plain)(images), plain(images)) < 1e-5
 
 
 def test_a_batch_norm_is_folded_into_the_convolution_before_it() -> None:
@@ -93,13 +66,3 @@ def test_activations_computed_again_change_nothing_but_the_memory() -> None:
     assert num_kept < 0.5 * num_kept_plain
     with torch.inference_mode():
         assert torch.equal(sparing.eval()(images), plain.eval()(images))
-
-
-def test_both_ways_of_computing_go_together() -> None:
-    torch.manual_seed(0)
-    plain = build_hrnet("hrnet_w18_small_v1", 10)
-    both = checkpoint_activations(fuse_levelwise(copy.deepcopy(plain)))
-    images = torch.randn(4, 3, 64, 64)
-    expected, _ = train_once(plain, images)
-    found, _ = train_once(both, images)
-    assert relative(found, expected) < 1e-5
