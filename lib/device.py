@@ -19,7 +19,7 @@ from torch import nn
 from lib.cli import torch_npu_refusal
 
 KINDS = ("npu", "cuda", "cpu")
-_PROFILED_STEPS = 3
+PROFILER_WARMUP_STEPS, _PROFILED_STEPS = 1, 3
 
 
 def select_device(kind: str, index: int = 0, *, index_source: str = "--device_id ") -> torch.device:
@@ -196,7 +196,9 @@ def profiler(device: torch.device, folder: Path, *, first_step: int) -> Abstract
     """
     module = _import_torch_npu().profiler if device.type == "npu" else torch.profiler
     return module.profile(
-        schedule=module.schedule(wait=first_step, warmup=1, active=_PROFILED_STEPS, repeat=1),
+        schedule=module.schedule(
+            wait=first_step, warmup=PROFILER_WARMUP_STEPS, active=_PROFILED_STEPS, repeat=1
+        ),
         on_trace_ready=module.tensorboard_trace_handler(str(folder)),
     )
 
