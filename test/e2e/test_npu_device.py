@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from npu_sandbox import Job, run_batch
+from conftest import REPO
+from npu_sandbox import Job, npu_environment, run_batch
 
 WAITS = (
     "nonzero", "masked_select", "boolean index", "boolean assignment", "unique",
@@ -44,3 +48,20 @@ def test_a_copy_to_an_npu_from_memory_that_is_not_pinned_is_noted(answers: dict)
 
 def test_to_synchronize_waits_for_an_npu(answers: dict) -> None:
     assert answers["synchronize"] == ["synchronize"]
+
+
+def test_the_doctor_finds_that_torch_fits_an_npus_torch_npu_and_computes(
+    simulated_npu: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, REPO / "tools/doctor.py", "--device", "npu"],
+        env=npu_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    torch = version("torch")
+    assert f"ok: torch {torch} and torch_npu {torch.partition('+')[0]}+simulated fit" in lines
+    assert "ok: torch computes on npu:0 (Ascend simulated)" in lines
+    assert lines[-1].startswith("verdict: training can start on npu")
