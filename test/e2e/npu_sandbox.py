@@ -18,7 +18,7 @@ from simnpu.build import site_folder
 class Event:
     """Something that the device was asked for."""
 
-    kind: str  # to device, not pinned, to host, synchronize, backward, an optimizer's name, ...
+    kind: str  # to device, to host, synchronize, forward, backward, an optimizer's name, ...
     dtype: str
     numel: int
 

@@ -122,6 +122,7 @@ Tensor convolution(
     IntArrayRef output_padding,
     int64_t groups) {
   check_same_device(input, weight);
+  note("forward", c10::toString(input.scalar_type()));
   Maybe<Tensor> bias_operand;
   if (bias && bias->defined()) bias_operand = operand(*bias);
   const Tensor result = at::convolution(
