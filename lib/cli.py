@@ -9,6 +9,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from typing import NoReturn
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NPU_WITHOUT_CANN = (
-    "torch_npu is installed but CANN's libraries are not on the path: run `source "
-    "/usr/local/Ascend/cann/set_env.sh` (or ascend-toolkit/set_env.sh) first, or set "
-    "TORCH_DEVICE_BACKEND_AUTOLOAD=0 to run on the CPU"
+# torch's own libraries are not CANN's: one of them is missed where torch_npu is for another torch.
+_WITHOUT_CANN = re.compile(
+    r"\blib(?!torch|c10)\S*\.so\S*: cannot open shared object|ASCEND_HOME_PATH"
 )
+_ACCELERATORS_COLLIDE = "Two accelerators cannot be used"
+_WITHOUT_NPU = "set TORCH_DEVICE_BACKEND_AUTOLOAD=0 to do without the NPU"
 
 
 class Stopped(Exception):
@@ -60,6 +62,37 @@ def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
     raise SystemExit(exit_code)
 
 
+def lacks_cann(reason: str) -> bool:
+    """Tell whether torch_npu cannot be loaded because CANN was not set up."""
+    return _WITHOUT_CANN.search(reason) is not None
+
+
+def accelerators_collide(reason: str) -> bool:
+    """Tell whether torch_npu cannot be loaded because a CUDA device is visible too."""
+    return _ACCELERATORS_COLLIDE in reason
+
+
+def torch_npu_refusal(cause: BaseException) -> str:
+    """Return one line: why torch_npu cannot be imported, and what mends that."""
+    words = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    reason = f"{type(cause).__name__}: {words}" if words else type(cause).__name__
+    if isinstance(cause, ModuleNotFoundError) and cause.name == "torch_npu":
+        advice = "install requirements_npu.txt, or take --device cuda or cpu"
+    elif lacks_cann(reason):
+        advice = (
+            "run `source /usr/local/Ascend/cann/set_env.sh` (before CANN 8.5: "
+            f"ascend-toolkit/set_env.sh) first, or {_WITHOUT_NPU}"
+        )
+    elif accelerators_collide(reason):
+        advice = f"hide the CUDA devices (CUDA_VISIBLE_DEVICES=), or {_WITHOUT_NPU}"
+    else:
+        advice = _WITHOUT_NPU
+    return (
+        f"torch_npu cannot be imported ({reason}); {advice}; python tools/doctor.py says what does "
+        "not fit"
+    )
+
+
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run an entry script's `main` and leave with its exit code.
 
@@ -87,6 +120,6 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         fail("stopped by Ctrl-C", 128 + signal.SIGINT)
     except (ImportError, RuntimeError) as error:
         if "torch_npu" in str(error) and "backend extension" in str(error):
-            fail(_NPU_WITHOUT_CANN)
+            fail(torch_npu_refusal(error.__cause__ or error))
         raise
     sys.exit(exit_code)

@@ -16,21 +16,23 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from lib.cli import torch_npu_refusal
+
 KINDS = ("npu", "cuda", "cpu")
-_PROFILED_STEPS = 3
+PROFILER_WARMUP_STEPS, _PROFILED_STEPS = 1, 3
 
 
-def select_device(kind: str, index: int = 0) -> torch.device:
+def select_device(kind: str, index: int = 0, *, index_source: str = "--device_id ") -> torch.device:
     """Make a device current and return it; `auto` takes an npu, else cuda, else the cpu.
 
-    Raises ValueError where that device is not there.
+    Raises ValueError where that device is not there; `index_source` is what gave the index.
     """
     kind = _present_kind(kind)
     if kind == "cpu":
         return torch.device("cpu")
     num_devices = torch.accelerator.device_count()
     if not 0 <= index < num_devices:
-        raise ValueError(f"--device_id {index}: this machine has {kind} 0..{num_devices - 1}")
+        raise ValueError(f"{index_source}{index}: this machine has {kind} 0..{num_devices - 1}")
     torch.accelerator.set_device_index(index)
     return torch.device(kind, index)
 
@@ -194,7 +196,9 @@ def profiler(device: torch.device, folder: Path, *, first_step: int) -> Abstract
     """
     module = _import_torch_npu().profiler if device.type == "npu" else torch.profiler
     return module.profile(
-        schedule=module.schedule(wait=first_step, warmup=1, active=_PROFILED_STEPS, repeat=1),
+        schedule=module.schedule(
+            wait=first_step, warmup=PROFILER_WARMUP_STEPS, active=_PROFILED_STEPS, repeat=1
+        ),
         on_trace_ready=module.tensorboard_trace_handler(str(folder)),
     )
 
@@ -229,8 +233,5 @@ def _module(device: torch.device) -> ModuleType:
 def _import_torch_npu() -> ModuleType:
     try:
         return importlib.import_module("torch_npu")
-    except ImportError as error:
-        raise ValueError(
-            f"--device npu: torch_npu cannot be imported ({' '.join(str(error).split())}); install "
-            "requirements_npu.txt and source CANN's set_env.sh, or take --device cuda or cpu"
-        ) from None
+    except Exception as error:  # its libraries, its own checks, another torch than it was made for
+        raise ValueError(f"--device npu: {torch_npu_refusal(error)}") from None

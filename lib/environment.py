@@ -76,7 +76,7 @@ def read_cann_variables(variables: Mapping[str, str] | None = None) -> CannVaria
     variables = _own() if variables is None else variables
     usual = CannVariables()
     return CannVariables(
-        home=variables.get("ASCEND_TOOLKIT_HOME") or variables.get("ASCEND_HOME_PATH") or "",
+        home=variables.get("ASCEND_HOME_PATH") or variables.get("ASCEND_TOOLKIT_HOME") or "",
         info_file=variables.get("CANN_INFO_FILE") or usual.info_file,
         root=variables.get("ASCEND_ROOT") or usual.root,
     )

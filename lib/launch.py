@@ -7,8 +7,10 @@ import logging
 import os
 import signal
 import sys
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from lib.cli import EXIT_USER_ERROR, PartlyFailed, Stopped
 from lib.environment import LAUNCH_VARIABLE, num_cores
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_GRACE_S = 5.0  # ranks part by less, having started together or just exchanged something
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ def end_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def let_the_first_rank_speak(local_rank: int, *, grace_s: float = _GRACE_S) -> Iterator[None]:
+    """Hold back a mistake that another rank of this machine finds, for some seconds.
+
+    Mostly all ranks find the same one. The launcher ends them all at the first that has left, and
+    the first rank alone says it on the console.
+    """
+    try:
+        yield
+    except (ValueError, OSError):
+        if local_rank > 0:
+            time.sleep(grace_s)
+        raise
 
 
 def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster) -> None:

@@ -50,11 +50,16 @@ TEST: {BATCH_SIZE_PER_GPU: 4}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the one option under which tests may use the network."""
+    """Add the option under which tests may use the network, and what turns skips into failures."""
     parser.addoption(
         "--torch-npu-wheel",
         action="store_true",
         help="download the torch_npu wheel that test_torch_npu_wheel.py reads, if not in the cache",
+    )
+    parser.addoption(
+        "--require-simnpu",
+        action="store_true",
+        help="fail, instead of skipping, where the simulated npu cannot be built",
     )
 
 
@@ -174,13 +179,15 @@ def run_separately() -> RunScript:
 
 
 @pytest.fixture(scope="session")
-def simulated_npu() -> Path:
+def simulated_npu(request: pytest.FixtureRequest) -> Path:
     """The folder that PYTHONPATH needs for an npu; compiled first where that was not done yet."""
     from simnpu.build import CannotBuild, site_folder
 
     try:
         return site_folder()
     except CannotBuild as error:
+        if request.config.getoption("--require-simnpu"):
+            pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
 
 

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Prepares the environment for Ascend NPUs: `source test/env_npu.sh`. Safe under `set -eu`, and harmless without an NPU.
-# Where CANN is looked for can be changed:
+# A CANN that is set up already, ASCEND_HOME_PATH or ASCEND_TOOLKIT_HOME naming a folder that is there, is left alone.
+# Where CANN is looked for otherwise can be changed:
 #   CANN_INFO_FILE  the installer's note, whose line Install_Path=DIR comes first   (/etc/Ascend/ascend_cann_install.info)
 #   ASCEND_ROOT     the directory tried after it                                    (/usr/local/Ascend)
 
@@ -64,13 +65,13 @@ _quiet_device_logs() {
 }
 
 _prepare_npu() {
-  local script
+  local script home=${ASCEND_HOME_PATH:-${ASCEND_TOOLKIT_HOME:-}} # as tools/doctor.py reads them
   script=$(_find_cann)
-  if [ -n "$script" ]; then
+  if [ -n "$home" ] && [ -d "$home" ]; then
+    printf 'env_npu.sh: CANN from the environment as it is, %s\n' "$home"
+  elif [ -n "$script" ]; then
     printf 'env_npu.sh: CANN from %s\n' "$script"
     _source_cann "$script"
-  elif [ -n "${ASCEND_HOME_PATH:-}" ]; then
-    printf 'env_npu.sh: CANN from the environment as it is, ASCEND_HOME_PATH=%s\n' "$ASCEND_HOME_PATH"
   else
     printf 'env_npu.sh: no CANN found by %s or in %s; going on with CUDA or CPU\n' \
       "${CANN_INFO_FILE:-/etc/Ascend/ascend_cann_install.info}" "${ASCEND_ROOT:-/usr/local/Ascend}"

@@ -13,8 +13,8 @@ from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser
 from lib.config import load_config
-from lib.environment import Environment
-from lib.launch import Cluster, run_under_torchrun
+from lib.environment import Environment, read_cann_variables
+from lib.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
 
 _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
@@ -151,11 +151,29 @@ def run_on_cards(
         return
     if ranks.local_rank > 0:
         redirect_output(log_dir / f"rank_{ranks.rank}.log", append=ranks.restart_count > 0)
-    index = args.device_id if environment.ascend_device_id is None else environment.ascend_device_id
-    device = devices.select_device(args.device, ranks.local_rank if ranks.world_size > 1 else index)
+    index, source = _card(args, environment)
+    with let_the_first_rank_speak(ranks.local_rank):
+        device = devices.select_device(args.device, index, index_source=source)
     if not ranks.is_main:
         print(
             f"rank {ranks.rank} of {ranks.world_size} on {device}; rank 0 has the log", flush=True
         )
-    with Processes(ranks, device) as processes:
+    elif args.device == "auto" and device.type == "cpu" and read_cann_variables().home:
+        print(
+            "[Warning] CANN is set up, but torch sees no NPU: this runs on the CPU; python "
+            "tools/doctor.py says why",
+            flush=True,
+        )
+    # Within the group: who leaves it ends the others' exchanges, and with them their own words.
+    with Processes(ranks, device) as processes, let_the_first_rank_speak(ranks.local_rank):
         work(processes)
+
+
+def _card(args: argparse.Namespace, environment: Environment) -> tuple[int, str]:
+    """Return the index of this process's card, and what gave it."""
+    if environment.ranks.world_size > 1:
+        return environment.ranks.local_rank, "LOCAL_RANK="
+    if environment.ascend_device_id is not None:
+        # The launchers hand their --device_id over in it.
+        return environment.ascend_device_id, "--device_id by ASCEND_DEVICE_ID="
+    return args.device_id, "--device_id "

@@ -98,10 +98,7 @@ def gather(
         apex=_apex(),
         cann=_find_cann(cann, root),
         drivers=_drivers(root),
-        num_cards={
-            "npu": len(list((root / "dev").glob("davinci[0-9]*"))),
-            "cuda": len(list((root / "dev").glob("nvidia[0-9]*"))),
-        },
+        num_cards=_num_cards(root),
         missing_nodes=tuple(n for n in NPU_NODES if not (root / "dev" / n).exists()),
         num_cores=num_cores(),
         folder=folder.absolute(),
@@ -191,6 +188,11 @@ def _drivers(root: Path) -> dict[str, str]:
     query = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     found = {"npu": npu, "cuda": query.split("\n")[0].strip()}
     return {kind: version for kind, version in found.items() if version}
+
+
+def _num_cards(root: Path) -> dict[str, int]:
+    nodes = {"npu": "davinci[0-9]*", "cuda": "nvidia[0-9]*"}
+    return {kind: len(list((root / "dev").glob(pattern))) for kind, pattern in nodes.items()}
 
 
 def _output(program: str, *arguments: str) -> str:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 _REPO = Path(__file__).resolve().parents[2]
 _TIMEOUT_S = 180  # the first kernel on an npu is compiled
+RAISED = re.compile(  # an exception's line in what Python prints
+    r"^(?:[A-Za-z_][\w.]*)?(?:Error|Exception)\b.*", re.MULTILINE
+)
 # Prints a line after each stage, so that what it had reached is known where it goes no further.
 _SCRIPT = """
 import json, sys
@@ -80,7 +83,7 @@ def _reason(code: int, stderr: str) -> str:
     """Return the exception's first line: torch_npu's messages go on with lines of its own."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
-    raised = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception)\b.*", stderr, re.MULTILINE)
+    raised = RAISED.findall(stderr)
     lines = raised or [line for line in stderr.splitlines() if line.strip()]
     return lines[-1].strip() if lines else f"exit code {code}"
 

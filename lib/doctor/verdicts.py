@@ -6,25 +6,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lib.cli import accelerators_collide, lacks_cann
 from lib.doctor.facts import Facts
-from lib.doctor.probe import Probe
+from lib.doctor.probe import RAISED, Probe
+from lib.doctor.releases import (
+    TORCH_NPU_FOR_CANN,
+    TORCHVISION_AHEAD,
+    base_version,
+    numbers,
+    requirements_command,
+    torch_command,
+    torch_npu_command,
+)
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 OLDEST_PYTHON = (3, 10)
-# torch_npu's own table of releases (its COMPATIBILITY document), from torch 2.6 on. The first of a
-# row is the one that requirements_npu.txt names. Against torch a post release counts as its base,
-# against CANN it does not: 2.9.0 is for CANN 8.5.0, 2.9.0.post6 for 9.1.0.
-TORCH_NPU_FOR_CANN = {
-    "9.1.0": (
-        *("2.12.0", "2.11.0", "2.10.0.post4", "2.9.0.post6", "2.7.1.post8"),
-        *("2.12.0.post2", "2.11.0.post2", "2.10.0.post6", "2.9.0.post8", "2.7.1.post10"),
-    ),
-    "9.0.0": ("2.10.0", "2.9.0.post2", "2.8.0.post4", "2.7.1.post4"),
-    "8.5.0": ("2.9.0", "2.8.0.post2", "2.7.1.post2", "2.6.0.post5"),
-    "8.3.RC1": ("2.8.0", "2.7.1", "2.6.0.post3"),
-    "8.2.RC1": ("2.6.0",),
-}
-_TORCHVISION_AHEAD = 15  # torchvision 0.15 came with torch 2.0, and both count on together
 GIB = 2**30
 # What the launchers' workers hand over: batches of 256 uint8 pictures, two ahead a worker.
 _SHARED_BYTES_A_WORKER = 2 * 256 * 224 * 224 * 3
@@ -60,16 +56,6 @@ def judge(facts: Facts, probe: Probe) -> list[Finding]:
     ]
 
 
-def base_version(version: str) -> str:
-    """Return 2.9.0 for 2.9.0, 2.9.0+cpu, 2.9.0.post2 and 2.9.0rc1."""
-    match = re.match(r"\d+(\.\d+)*", version)
-    return match[0] if match else version
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", base_version(version)))
-
-
 def _environment(facts: Facts) -> Iterator[Finding]:
     python = ".".join(map(str, facts.python))
     if facts.python[:2] < OLDEST_PYTHON:
@@ -87,16 +73,20 @@ def _packages(facts: Facts) -> Iterator[Finding]:
     old = [
         f"{name} {facts.versions[name]} (needed: {least})"
         for name, least in facts.requirements
-        if _numbers(facts.versions.get(name, "")) < _numbers(least) and name not in missing
+        if numbers(facts.versions.get(name, "")) < numbers(least) and name not in missing
     ]
     wants_npu = facts.num_cards["npu"] or facts.cann or "torch_npu" in facts.versions
-    fix = f"pip install -r {'requirements_npu.txt' if wants_npu else 'requirements.txt'}"
+    fix = _npu_requirements(facts) if wants_npu else "pip install -r requirements.txt"
     if missing:
         yield Finding(PROBLEM, f"not installed: {', '.join(missing)}", fix)
     if old:
         yield Finding(PROBLEM, f"too old: {', '.join(old)}", fix)
     if not missing and not old:
         yield Finding(OK, "all packages of requirements.txt are installed")
+
+
+def _npu_requirements(facts: Facts) -> str:
+    return requirements_command(facts.cann.version if facts.cann else "", facts.machine)
 
 
 def _torch_npu(facts: Facts, probe: Probe) -> Iterator[Finding]:
@@ -106,24 +96,23 @@ def _torch_npu(facts: Facts, probe: Probe) -> Iterator[Finding]:
     base = base_version(plugin)
     if torch and base_version(torch) != base:
         text = f"torch_npu {plugin} needs torch {base}, and torch {torch} is installed"
-        wheel = " (on x86-64 torch's CPU wheel of it)" if facts.machine == "x86_64" else ""
-        # With TORCH_DEVICE_BACKEND_AUTOLOAD=0 the rest of torch works all the same.
-        level = WARNING if probe.kind in ("cpu", "cuda") else PROBLEM
-        yield Finding(level, text, f"pip install torch=={base}{wheel}")
+        # A pair that computes may be trained with. And with TORCH_DEVICE_BACKEND_AUTOLOAD=0 the
+        # rest of torch works all the same.
+        level = WARNING if probe.computed or probe.kind in ("cpu", "cuda") else PROBLEM
+        yield Finding(level, text, torch_command(plugin, facts.machine))
     elif torch:
         yield Finding(OK, f"torch {torch} and torch_npu {plugin} fit")
     if facts.cann and facts.cann.exists:
-        yield _cann_fit(facts.cann.version, plugin)
+        yield _cann_fit(facts.cann.version, plugin, facts.machine)
 
 
-def _cann_fit(cann: str, plugin: str) -> Finding:
+def _cann_fit(cann: str, plugin: str, machine: str) -> Finding:
     fitting = TORCH_NPU_FOR_CANN.get(cann.upper(), ())
     if plugin.partition("+")[0] in fitting:
         return Finding(OK, f"CANN {cann} and torch_npu {plugin} fit")
     if fitting:
         text = f"torch_npu {plugin} is not for CANN {cann}, which goes with {', '.join(fitting)}"
-        base = base_version(fitting[0])
-        return Finding(WARNING, text, f"pip install torch=={base} torch_npu=={fitting[0]}")
+        return Finding(WARNING, text, torch_npu_command(fitting[0], machine))
     known = ", ".join(TORCH_NPU_FOR_CANN)
     text = f"whether CANN {cann or 'of unknown version'} and torch_npu {plugin} fit is not known"
     return Finding(WARNING, text, f"look it up in torch_npu's table; known here: CANN {known}")
@@ -131,10 +120,10 @@ def _cann_fit(cann: str, plugin: str) -> Finding:
 
 def _torchvision(facts: Facts) -> Iterator[Finding]:
     torchvision, torch = (facts.versions.get(name, "") for name in ("torchvision", "torch"))
-    if not torchvision or _numbers(torch)[:1] != (2,):
+    if not torchvision or numbers(torch)[:1] != (2,):
         return
-    minor = _numbers(torch)[1] + _TORCHVISION_AHEAD
-    if _numbers(torchvision)[:2] == (0, minor):
+    minor = numbers(torch)[1] + TORCHVISION_AHEAD
+    if numbers(torchvision)[:2] == (0, minor):
         yield Finding(OK, f"torch {torch} and torchvision {torchvision} fit")
     else:
         text = f"torch {torch} and torchvision {torchvision} do not fit (only tests import it)"
@@ -157,18 +146,32 @@ def _import(facts: Facts, probe: Probe) -> Iterator[Finding]:
     if probe.imported or "torch" not in facts.versions:
         return
     text = f"import torch fails: {probe.error}"
-    if "Two accelerators cannot be used" in probe.log:
+    if accelerators_collide(probe.log):
         text = "import torch fails: torch_npu cannot be loaded beside a visible CUDA device"
-        fix = "export TORCH_DEVICE_BACKEND_AUTOLOAD=0 to train on CUDA, or a CPU wheel of torch"
-    elif "torch_npu" in probe.log:
-        cause = re.findall(
-            r"^(?:ImportError|OSError|Exception|AttributeError): .*", probe.log, re.M
+        fix = (
+            "export CUDA_VISIBLE_DEVICES= to train on the NPU, or TORCH_DEVICE_BACKEND_AUTOLOAD=0 "
+            "to train on CUDA"
         )
-        text = f"import torch fails, since torch_npu cannot be loaded: {(cause or [''])[0].strip()}"
-        fix = f"{_cann_fix(facts)}; or export TORCH_DEVICE_BACKEND_AUTOLOAD=0 to train on the CPU"
+    elif "torch_npu" in probe.log:
+        cause = (RAISED.findall(probe.log) or [probe.error])[0].strip()  # torch's own comes after
+        text = f"import torch fails, since torch_npu cannot be loaded: {cause}"
+        fix = (
+            f"{_loading_fix(facts, cause)}; or export TORCH_DEVICE_BACKEND_AUTOLOAD=0 to train "
+            "without it"
+        )
     else:
         fix = "python -c 'import torch' shows all of it; pip install --force-reinstall torch"
     yield Finding(PROBLEM, text, fix)
+
+
+def _loading_fix(facts: Facts, cause: str) -> str:
+    """Return what mends a torch_npu that cannot be loaded because of `cause`."""
+    if lacks_cann(cause):
+        return _cann_fix(facts)
+    module = re.search(r"No module named '([^'.]+)", cause)
+    if module and module[1] != "torch_npu":
+        return f"install the package that has {module[1]}, see CANN's installation guide"
+    return torch_npu_command(facts.versions.get("torch_npu", ""), facts.machine)
 
 
 def _cann_fix(facts: Facts) -> str:
@@ -197,7 +200,7 @@ def _device(facts: Facts, probe: Probe) -> Iterator[Finding]:
         yield Finding(WARNING, text, "nvidia-smi shows the driver; install a torch built for CUDA")
     if facts.num_cards["npu"] and "torch_npu" not in facts.versions:
         text = "there are NPUs, but no torch_npu"
-        yield Finding(WARNING, text, "pip install -r requirements_npu.txt")
+        yield Finding(WARNING, text, _npu_requirements(facts))
     elif "torch_npu" in facts.versions:
         yield _unseen_npu(facts)
 

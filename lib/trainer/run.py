@@ -140,7 +140,7 @@ class _Run:
         )
         self._reporter.console.start_bar(f"epoch {epoch}", end, first)
         with ExitStack() as stack:
-            self._start_profiler(stack)
+            self._start_profiler(stack, num_steps=end - first)
             stats = train_one_epoch(
                 parts.model,
                 parts.loader,
@@ -296,9 +296,18 @@ class _Run:
             self._keep_weights(run_folder.CHECKPOINT, checkpoint.to_cpu(state))
         self._processes.barrier()  # no rank may leave, and be reaped, while the file is written
 
-    def _start_profiler(self, stack: ExitStack) -> None:
+    def _start_profiler(self, stack: ExitStack, *, num_steps: int) -> None:
+        """Profile the run's first epoch that has steps left, where that is asked for."""
         first_step = self._request.profile_start_step
         if first_step is None or self._num_run_steps or not self._processes.ranks.is_main:
+            return
+        num_before = first_step + devices.PROFILER_WARMUP_STEPS
+        if 0 < num_steps <= num_before:
+            self._reporter.console.say(
+                f"[Warning] nothing is profiled: PROFILE_START_STEP={first_step} and its warm-up "
+                f"take {num_before} steps, and the run's first epoch has {num_steps}; give less"
+            )
+        if num_steps <= num_before:
             return
         folder = self._request.folder / run_folder.PROFILE
         profiler = devices.profiler(self._processes.device, folder, first_step=first_step)

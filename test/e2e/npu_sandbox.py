@@ -18,7 +18,7 @@ from simnpu.build import site_folder
 class Event:
     """Something that the device was asked for."""
 
-    kind: str  # to device, to host, synchronize, all-reduce, scaled loss, an optimizer's name, ...
+    kind: str  # to device, to host, synchronize, forward, backward, an optimizer's name, ...
     dtype: str
     numel: int
 
@@ -48,6 +48,10 @@ class Ran:
     def kinds(self, kind: str) -> list[Event]:
         """The events of one kind."""
         return [event for event in self.events if event.kind == kind]
+
+    def backward_dtypes(self) -> set[str]:
+        """In what the convolutions' gradients were computed."""
+        return {event.dtype for event in self.kinds("backward")}
 
     def between(self, mark: str) -> Iterator[list[Event]]:
         """The events from each `mark` to the next. A step ends with its optimizer's name."""

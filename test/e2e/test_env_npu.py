@@ -64,6 +64,32 @@ def test_the_installers_note_comes_before_the_usual_place(
     assert "CANN_FOUND=usual\n" in result.stdout
 
 
+@pytest.mark.parametrize("variable", ["ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"])
+def test_a_cann_that_is_set_up_is_left_alone(
+    repo: Repository, ascend: Path, tmp_path: Path, variable: str
+) -> None:
+    """As tools/doctor.py sees it; it only sets the npu's variables."""
+    install_cann(ascend / "cann", "usual")
+    mine = tmp_path / "my cann"
+    mine.mkdir()
+    result = source_npu(repo, ASCEND_ROOT=str(ascend), **{variable: str(mine)})
+    assert result.returncode == 0, result.stderr
+    assert f"env_npu.sh: CANN from the environment as it is, {mine}\n" in result.stdout
+    assert "CANN_FOUND" not in result.stdout
+    assert "TASK_QUEUE_ENABLE=1\n" in result.stdout
+
+
+def test_a_cann_that_was_set_up_and_is_gone_gives_way_to_one_that_is_there(
+    repo: Repository, ascend: Path, tmp_path: Path
+) -> None:
+    gone = str(tmp_path / "gone")
+    result = source_npu(repo, ASCEND_ROOT=str(ascend), ASCEND_HOME_PATH=gone)
+    assert "going on with CUDA or CPU\n" in result.stdout
+    install_cann(ascend / "cann", "usual")
+    result = source_npu(repo, ASCEND_ROOT=str(ascend), ASCEND_HOME_PATH=gone)
+    assert "CANN_FOUND=usual\n" in result.stdout
+
+
 def test_with_cann_the_npu_variables_are_set_but_not_those_the_user_set(
     repo: Repository, ascend: Path
 ) -> None:

@@ -86,18 +86,20 @@ def eval_1p(
 
 
 @pytest.fixture(scope="module")
-def performance_1p(machine: Machine) -> Launched:
+def performance_1p(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """CANN prepared by the user before."""
+    cann = str(tmp_path_factory.mktemp("cann"))
     return machine.launch(
-        "train_performance_1p.sh", *OPTIONS, "--stop_step=5", "--hf32", ASCEND_HOME_PATH="/opt/cann"
+        "train_performance_1p.sh", *OPTIONS, "--stop_step=5", "--hf32", ASCEND_HOME_PATH=cann
     )
 
 
 @pytest.fixture(scope="module")
-def full_8p(machine: Machine) -> Launched:
+def full_8p(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """Two cards in fp32, in a run folder of its own."""
+    cann = str(tmp_path_factory.mktemp("cann"))
     words = (*TWO_CARDS, "--fp32", "--out=two cards")
-    return machine.launch("train_full_8p.sh", *words, ASCEND_HOME_PATH="/opt/cann")
+    return machine.launch("train_full_8p.sh", *words, ASCEND_HOME_PATH=cann)
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_ci_runs_all_checks_in_an_environment_that_it_removes(
         '#!/bin/sh\nmkdir -p "$3/bin"\necho "export VIRTUAL_ENV=\'$3\'" >"$3/bin/activate"\n'
     )
     (repo.root / "test/run_tests.sh").write_text(
-        f'echo "${{PYTHON:-unset}} $1"; echo "$VIRTUAL_ENV"; exit {code}\n'
+        f'echo "${{PYTHON:-unset}} $*"; echo "$VIRTUAL_ENV"; exit {code}\n'
     )
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -194,6 +194,6 @@ def test_ci_runs_all_checks_in_an_environment_that_it_removes(
     )
     assert result.returncode == code, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "unset -x"
+    assert lines[0] == "unset -x --torch-npu-wheel --require-simnpu"
     assert Path(lines[-1]).is_relative_to(scratch)
     assert list(scratch.iterdir()) == []

@@ -368,6 +368,25 @@ def test_a_nan_loss_stops_the_run_with_step_rate_and_scale_and_keeps_the_checkpo
     assert (out / "checkpoint.pth.tar").read_bytes() == before
 
 
+@pytest.mark.parametrize(("start", "is_traced"), [("3", True), ("4", False)])
+def test_a_profiler_that_would_start_after_the_epochs_end_is_said_to_record_nothing(
+    tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, start: str, is_traced: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PROFILE_TYPE", "1")
+    monkeypatch.setenv("PROFILE_START_STEP", start)
+    done = run_script(
+        TRAIN, tiny_data, "--cfg", tiny_yaml, "--out", tmp_path, "--stop_step", 5, "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stdout.splitlines() if "nothing is profiled" in line]
+    assert len(warnings) == int(not is_traced)
+    assert (tmp_path / "performance/profile").exists() is is_traced
+    if warnings:
+        assert "PROFILE_START_STEP=4 and its warm-up take 5 steps" in warnings[0]
+        assert "first epoch has 5; give less" in warnings[0]
+
+
 def test_help_names_every_option_with_its_default(run_script: RunScript) -> None:
     """Pitfall 1."""
     text = run_script(TRAIN, "--help").stdout

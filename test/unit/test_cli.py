@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import _common
 import pytest
+import torch
 import train
 import valid
 
 from lib.cli import ArgumentParser, PartlyFailed, Stopped, fail, run_script
+from lib.environment import read_environment
+from lib.launch import Cluster
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(p for p in (REPO / "tools").glob("*.py") if not p.name.startswith("_"))
-NPU_WITHOUT_CANN = RuntimeError(
+AUTOLOAD_FAILED = (
     "Failed to load the backend extension: torch_npu. You can disable extension auto-loading with "
     "TORCH_DEVICE_BACKEND_AUTOLOAD=0."
 )
@@ -34,6 +38,13 @@ def _raising(error):
         raise error
 
     return main
+
+
+def _not_autoloaded(cause):
+    """What `import torch` raises where its backend extension raises `cause`."""
+    error = RuntimeError(AUTOLOAD_FAILED)
+    error.__cause__ = cause
+    return error
 
 
 @pytest.fixture
@@ -113,23 +124,95 @@ def test_a_stop_names_its_signal():
 
 def test_torch_npu_without_cann_is_explained(capsys):
     """Pitfall 11: an installation that cannot even import torch says how to mend it."""
-    code, stderr = _ended(_raising(NPU_WITHOUT_CANN), capsys)
+    cause = ImportError("libhccl.so: cannot open shared object file: No such file or directory")
+    code, stderr = _ended(_raising(_not_autoloaded(cause)), capsys)
     assert code == 2
+    assert "(ImportError: libhccl.so: cannot open shared object file: No such file" in stderr
     assert "set_env.sh" in stderr and "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in stderr
+    assert stderr.endswith("python tools/doctor.py says what does not fit\n")
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (
+            RuntimeError(
+                "Two accelerators cannot be used at the same time in PyTorch: npu, cuda.\nX"
+            ),
+            "npu, cuda.); hide the CUDA devices (CUDA_VISIBLE_DEVICES=), or set TORCH_DEVICE_BACK",
+        ),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), "(ModuleNotFoundError: No m"),
+        (
+            ImportError("/x/torch_npu/_C.so: undefined symbol: _ZN3c10"),
+            "undefined symbol: _ZN3c10)",
+        ),
+        (OSError("libtorch_cuda.so: cannot open shared object file"), "(OSError: libtorch_cuda.so"),
+        (AttributeError("module 'torch' has no attribute 'x'"), "(AttributeError: module 'torch'"),
+        (Exception(), "cannot be imported (Exception); "),
+    ],
+)
+def test_a_torch_npu_that_fails_for_another_reason_is_not_said_to_want_cann(cause, said, capsys):
+    code, stderr = _ended(_raising(_not_autoloaded(cause)), capsys)
+    assert code == 2 and stderr.count("\n") == 1
+    assert said in stderr and "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in stderr
+    assert "set_env.sh" not in stderr
+    assert stderr.endswith("python tools/doctor.py says what does not fit\n")
+
+
+def test_a_cann_that_the_environment_names_and_that_is_gone_is_set_up_again(capsys):
+    cause = Exception("ASCEND_HOME_PATH : /opt/gone does not exist. Please run 'source set_env.sh'")
+    _, stderr = _ended(_raising(_not_autoloaded(cause)), capsys)
+    assert "/opt/gone does not exist" in stderr and "cann/set_env.sh" in stderr
 
 
 def test_torch_npu_without_cann_is_explained_by_the_training_script(tmp_path):
     """Pitfall 11: nothing before main's own guard imports torch."""
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(
-        f"raise RuntimeError({str(NPU_WITHOUT_CANN)!r})"
+        f"cause = OSError('libascendcl.so: cannot open shared object file: No such file')\n"
+        f"raise RuntimeError({AUTOLOAD_FAILED!r}) from cause"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, REPO / "tools" / "train.py", tmp_path]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("[Error] torch_npu is installed but CANN's libraries are not")
+    said = "[Error] torch_npu cannot be imported (OSError: libascendcl.so: cannot open shared"
+    assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "variables", "is_said"),
+    [
+        ("auto", {"ASCEND_HOME_PATH": "/opt/cann"}, True),
+        ("auto", {"ASCEND_TOOLKIT_HOME": "/opt/cann"}, True),
+        ("cpu", {"ASCEND_HOME_PATH": "/opt/cann"}, False),
+        ("auto", {}, False),
+    ],
+)
+def test_a_run_on_the_cpu_that_nobody_asked_for_is_said_where_cann_is_set_up(
+    device, variables, is_said, monkeypatch, capsys, tmp_path
+):
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    for name in ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    devices = []
+    _common.run_on_cards(
+        SimpleNamespace(device=device, device_id=0),
+        read_environment({}),
+        Cluster(),
+        log_dir=tmp_path,
+        work=lambda processes: devices.append(processes.device.type),
+    )
+    assert devices == ["cpu"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line[:45] for line in said] == [
+        "[Warning] CANN is set up, but torch sees no N"
+    ] * is_said
+    assert all(line.endswith("python tools/doctor.py says why") for line in said)
 
 
 def test_bad_input_is_one_line_that_points_at_help(capsys):

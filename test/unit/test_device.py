@@ -122,6 +122,35 @@ def test_npu_without_torch_npu_says_what_to_install(without_torch_npu):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libhccl.so: cannot open shared object file\nmore"),
+        RuntimeError("Two accelerators cannot be used at the same time"),
+        OSError("libc10.so: cannot open shared object file"),
+        AttributeError("module 'torch' has no attribute 'x'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_torch_npu_fails_with_is_one_line(error, tmp_path, monkeypatch):
+    folder = tmp_path / "torch_npu"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(f"raise {error!r}\n")
+    monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="--device npu: torch_npu cannot be imported") as caught:
+        devices.select_device("npu")
+    assert f"({type(error).__name__}: {str(error).splitlines()[0]}); " in str(caught.value)
+    assert ("set_env.sh" in str(caught.value)) == ("libhccl" in str(error))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_gave_an_index_beyond_the_devices_is_named(machine):
+    machine("cuda", 2)
+    with pytest.raises(ValueError, match=r"^ASCEND_DEVICE_ID=5: this machine has cuda 0\.\.1$"):
+        devices.select_device("auto", 5, index_source="ASCEND_DEVICE_ID=")
+
+
 def test_devices_are_counted_but_not_on_the_cpu(machine):
     machine("cuda", 4)
     assert devices.num_devices("auto") == devices.num_devices("cuda") == 4

@@ -7,9 +7,12 @@ import pytest
 
 from lib import doctor
 from lib.doctor import OK, PROBLEM, WARNING, Cann, Probe, judge
-from lib.doctor.verdicts import GIB, TORCH_NPU_FOR_CANN, base_version
+from lib.doctor.releases import TORCH_NPU_FOR_CANN, base_version
+from lib.doctor.verdicts import GIB
 
 REPO = Path(__file__).resolve().parents[2]
+CPU_WHEELS = "--index-url https://download.pytorch.org/whl/cpu"
+ON_X86 = f"pip install torch==2.9.0+cpu torchvision==0.24.0+cpu {CPU_WHEELS}"
 ON_CPU = Probe(imported=True, kind="cpu", names=("cpu (x86_64, 2 threads)",), computed=True)
 ON_NPU = Probe(imported=True, kind="npu", names=("npu:0 (Ascend910B3)",) * 8, computed=True)
 NPU_VERSIONS = {"torch": "2.9.0+cpu", "torch_npu": "2.9.0", "torchvision": "0.24.0"}
@@ -84,7 +87,32 @@ def test_torch_npu_beside_a_cuda_device_says_how_to_choose(facts):
     )
     probe = Probe(error="RuntimeError: Failed to load", log=log)
     line = only(judge(facts(versions=NPU_VERSIONS), probe), PROBLEM)
-    assert "beside a visible CUDA device; export TORCH_DEVICE_BACKEND_AUTOLOAD=0" in line
+    assert "beside a visible CUDA device; export CUDA_VISIBLE_DEVICES= to train on the NPU" in line
+    assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0 to train on CUDA" in line
+
+
+@pytest.mark.parametrize(
+    ("cause", "fix"),
+    [
+        ("ModuleNotFoundError: No module named 'attr'", "install the package that has attr, see"),
+        ("RuntimeError: another torch", f"{ON_X86} && pip install torch_npu==2.9.0; or export"),
+        ("ImportError: _C.so: undefined symbol: _ZN3c10", f"{ON_X86} && pip install torch_npu"),
+        ("OSError: libtorch_npu.so: cannot open shared object file", f"{ON_X86} && pip install"),
+        ("some.package.SomeError", f"{ON_X86} && pip install torch_npu==2.9.0; or export"),
+    ],
+)
+def test_a_torch_npu_that_fails_for_another_reason_than_cann_shows_it(facts, cause, fix):
+    autoload = "RuntimeError: Failed to load the backend extension: torch_npu. You can disable"
+    log = f"  File torch_npu\n{cause}\n\nThe above exception was the direct cause\n\n{autoload}\n"
+    probe = Probe(error=autoload, log=log)
+    line = only(judge(facts(versions=NPU_VERSIONS), probe), PROBLEM)
+    assert line.startswith(f"import torch fails, since torch_npu cannot be loaded: {cause}; {fix}")
+
+
+def test_a_torch_npu_that_fails_without_a_word_shows_torchs(facts):
+    probe = Probe(error="ended by SIGSEGV", log="Fatal Python error in torch_npu\n")
+    line = only(judge(facts(versions=NPU_VERSIONS), probe), PROBLEM)
+    assert "torch_npu cannot be loaded: ended by SIGSEGV; " in line
 
 
 def test_torch_npu_that_is_switched_off_trains_on_the_cpu_with_a_warning(facts):
@@ -92,13 +120,25 @@ def test_torch_npu_that_is_switched_off_trains_on_the_cpu_with_a_warning(facts):
     assert line.startswith("torch_npu is installed, but torch sees no NPU; install CANN")
 
 
-@pytest.mark.parametrize(("probe", "level"), [(ON_NPU, PROBLEM), (ON_CPU, WARNING)])
+@pytest.mark.parametrize(
+    ("probe", "level"),
+    [
+        (ON_NPU, WARNING),
+        (ON_CPU, WARNING),
+        (replace(ON_NPU, computed=False, error="RuntimeError: no kernel"), PROBLEM),
+    ],
+    ids=["computes", "on the cpu", "does not compute"],
+)
 def test_a_torch_of_another_version_than_torch_npu_is_a_misfit(facts, probe, level):
     cann = Cann(Path("/"), "8.5.0", sourced=True)
     versions = {**NPU_VERSIONS, "torch": "2.8.0", "torchvision": "0.23.0"}
     lines = worst(judge(facts(versions=versions, cann=cann), probe))[level]
     assert "torch_npu 2.9.0 needs torch 2.9.0, and torch 2.8.0 is installed" in lines[0]
-    assert "pip install torch==2.9.0" in lines[0]
+    assert lines[0].endswith(f"; {ON_X86}")
+    on_arm = facts(versions=versions, cann=cann, machine="aarch64")
+    assert worst(judge(on_arm, probe))[level][0].endswith(
+        "; pip install torch==2.9.0 torchvision==0.24.0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,11 +181,23 @@ def test_the_table_holds_what_the_requirements_pin():
         assert TORCH_NPU_FOR_CANN[cann][0] == torch_npu
 
 
+def test_the_line_for_x86_64_is_the_same_wherever_it_stands():
+    """doctor, the comments of requirements_npu.txt and the README; and it goes with the pins."""
+    requirements = (REPO / "requirements_npu.txt").read_text()
+    assert f"#   {ON_X86}\n" in requirements
+    assert f"\n{ON_X86} " in (REPO / "README.md").read_text()
+    assert {"torch==2.9.0", "torchvision==0.24.0"} <= set(requirements.splitlines())
+    statement = (REPO / "public_address_statement.md").read_text()
+    for name in ("requirements_npu.txt", "README.md", "lib/doctor/releases.py"):
+        assert f"| {name} | https://download.pytorch.org/whl/cpu |" in statement
+
+
 def test_a_cann_of_another_release_is_a_warning_with_the_set_for_it(facts):
     cann = Cann(Path("/"), "9.1.0", sourced=True)
     line = only(judge(facts(versions=NPU_VERSIONS, cann=cann), ON_NPU), WARNING)
     assert "torch_npu 2.9.0 is not for CANN 9.1.0, which goes with 2.12.0, 2.11.0" in line
-    assert line.endswith("pip install torch==2.12.0 torch_npu==2.12.0")
+    torch = f"pip install torch==2.12.0+cpu torchvision==0.27.0+cpu {CPU_WHEELS}"
+    assert line.endswith(f"; {torch} && pip install torch_npu==2.12.0")
 
 
 @pytest.mark.parametrize("release", ["", "12.0.0"])
@@ -188,7 +240,22 @@ def test_packages_that_are_missing_or_too_old_are_listed(facts):
         "too old: yacs 0.1.8 (needed: 0.1.10); pip install -r requirements.txt",
     ]
     described = facts(requirements=requirements, num_cards={"npu": 8, "cuda": 0})
-    assert all("requirements_npu.txt" in line for line in worst(judge(described, ON_NPU))[PROBLEM])
+    lines = worst(judge(described, ON_NPU))[PROBLEM]
+    assert [line.partition("; ")[2] for line in lines] == [
+        f"{ON_X86} && pip install -r requirements_npu.txt"
+    ] * 2
+    for cann, command in (
+        ("8.5.0", "pip install -r requirements_npu.txt"),
+        (
+            "8.3.RC1",
+            "pip install torch==2.8.0 torchvision==0.23.0"
+            " && pip install torch_npu==2.8.0 -r requirements.txt",
+        ),
+    ):
+        installed = Cann(Path("/"), cann)
+        described = facts(requirements=requirements, machine="aarch64", cann=installed)
+        lines = worst(judge(described, ON_CPU))[PROBLEM]
+        assert {line.partition("; ")[2] for line in lines} == {command}
 
 
 def test_without_torch_there_is_one_problem(facts):

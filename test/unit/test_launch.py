@@ -22,6 +22,15 @@ facts = {"arguments": rest, **{name: os.environ[name] for name in names}}
 pathlib.Path(folder, f"{ending}_{rank}.json").write_text(json.dumps(facts))
 if ending == "fails" and rank == "1":
     sys.exit(3)
+if ending.endswith("wrong"):
+    from lib.cli import run_script
+    from lib.launch import let_the_first_rank_speak
+    def main():
+        with let_the_first_rank_speak(int(rank)):
+            if rank == "0":
+                time.sleep(1 if ending == "all are wrong" else 60)  # rank 1 is the first to know
+            raise ValueError(f"{ending}, says rank {rank}")
+    run_script(main)
 if ending == "stops":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while rank == "0" and not pathlib.Path(folder, "stops_1.json").exists():
@@ -30,19 +39,21 @@ if ending == "stops":
         os.kill(os.getppid(), signal.SIGTERM)
     time.sleep(60)
 """
-# Starts the worker above three times over and writes down what became of it.
+# Starts the worker above once an ending and writes down what became of it.
 DRIVER = """
 import json, pathlib, sys
 from lib.cli import PartlyFailed, Stopped
 from lib.launch import Cluster, run_under_torchrun
 folder = pathlib.Path(sys.argv[1])
 ends = {}
-for ending in ("succeeds", "fails", "stops"):
+for ending in ("succeeds", "fails", "stops", "all are wrong", "one is wrong"):
     arguments = [str(folder), ending, "--nproc", "1", "--cards=2", "a b", "$HOME"]
     try:
         run_under_torchrun(folder / "worker.py", arguments, Cluster(num_cards=2))
         ends[ending] = "returned"
     except PartlyFailed as error:
+        ends[ending] = str(error)
+    except (SystemExit, ValueError) as error:
         ends[ending] = str(error)
     except Stopped as stop:
         ends[ending] = stop.exit_code
@@ -52,7 +63,7 @@ for ending in ("succeeds", "fails", "stops"):
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """A folder in which two processes were started three times: well, badly, and stopped."""
+    """A folder in which two processes were started once an ending; `stderr` is what they said."""
     folder = tmp_path_factory.mktemp("launched runs")
     (folder / "worker.py").write_text(WORKER)
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
@@ -62,6 +73,7 @@ def launched(tmp_path_factory):
         env=environment, cwd=folder, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    (folder / "stderr").write_text(done.stderr)
     return folder
 
 
@@ -95,6 +107,18 @@ def test_the_cores_are_shared_out(launched):
 def test_a_rank_that_fails_is_named_with_its_exit_code(launched):
     """Pitfall 35: a failing run fails its launcher."""
     assert _end(launched, "fails").startswith("rank 1 ended with exit code 3; ")
+
+
+def test_a_mistake_that_all_ranks_find_is_told_by_the_first_alone(launched):
+    """Whichever finds it first."""
+    assert _end(launched, "all are wrong") == "2"  # nothing is added to what rank 0 has said
+    assert "[Error] all are wrong, says rank 0\n" in (launched / "stderr").read_text()
+    assert "all are wrong, says rank 1" not in (launched / "stderr").read_text()
+
+
+def test_a_mistake_that_only_another_rank_finds_is_looked_for_in_its_log(launched):
+    assert _end(launched, "one is wrong") == "rank 1 found a mistake; see its log"
+    assert "[Error] one is wrong, says rank 1\n" in (launched / "stderr").read_text()
 
 
 def test_a_stopped_run_ends_with_the_signals_exit_code(launched):

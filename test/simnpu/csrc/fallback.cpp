@@ -4,6 +4,7 @@
 
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/enum_tag.h>
 #include <ATen/core/jit_type.h>
 #include <ATen/core/stack.h>
 #include <c10/core/CPUAllocator.h>
@@ -24,6 +25,8 @@ class Call {
 
   void run(torch::jit::Stack* stack) {
     use_device();
+    // The host has to know how much comes out before it can go on.
+    if (size_depends_on_data(*stack)) note("to host", "", 1);
     translate_arguments(stack);
     if (pairs_.empty() && !device_) device_ = c10::Device(kNpu, current_device());
     op_.callBoxedForDispatchKey(c10::DispatchKey::CPU, *stack);
@@ -48,6 +51,20 @@ class Call {
         value = translated(value);
       }
     }
+  }
+
+  bool size_depends_on_data(const torch::jit::Stack& stack) const {
+    const std::string& name = schema_.name();
+    if (name != "aten::index" && name != "aten::index_put_" && name != "aten::_index_put_impl_") {
+      return op_.hasTag(at::Tag::dynamic_output_shape);
+    }
+    // Only a mask among the indices does: its true places are counted.
+    const IValue& indices = torch::jit::peek(stack, 1, schema_.arguments().size());
+    for (const std::optional<Tensor>& index : indices.toOptionalTensorVector()) {
+      if (!index || !index->defined()) continue;
+      if (index->scalar_type() == at::kBool || index->scalar_type() == at::kByte) return true;
+    }
+    return false;
   }
 
   static bool is_generator(const c10::Type& type) {

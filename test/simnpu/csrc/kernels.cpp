@@ -74,6 +74,8 @@ Tensor copy_from(const Tensor& self, const Tensor& to, bool) {
   const bool from_npu = self.device().type() == kNpu, to_npu = to.device().type() == kNpu;
   if (from_npu != to_npu) {
     note(from_npu ? "to host" : "to device", c10::toString(self.scalar_type()), self.numel());
+    // Such a copy makes the host wait.
+    if (to_npu && self.numel() > 1 && !is_pinned(self.const_data_ptr())) note("not pinned");
   }
   (to_npu ? same_bytes(to) : to).copy_(from_npu ? same_bytes(self) : self);
   return to;
@@ -120,6 +122,7 @@ Tensor convolution(
     IntArrayRef output_padding,
     int64_t groups) {
   check_same_device(input, weight);
+  note("forward", c10::toString(input.scalar_type()));
   Maybe<Tensor> bias_operand;
   if (bias && bias->defined()) bias_operand = operand(*bias);
   const Tensor result = at::convolution(
@@ -141,7 +144,7 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
     std::array<bool, 3> wanted) {
   check_same_device(input, weight);
   check_same_device(gradient, input);
-  if (is_half(gradient)) note("fp16 backward");
+  note("backward", c10::toString(gradient.scalar_type()));
   const int64_t num_outputs = gradient.size(1);
   const auto results = at::convolution_backward(
       operand(gradient), operand(input), operand(weight), IntArrayRef(num_outputs), stride,

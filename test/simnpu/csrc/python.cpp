@@ -18,6 +18,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
     const auto use = memory_use(static_cast<c10::DeviceIndex>(index));
     return std::make_tuple(use.now, use.peak);
   });
+  module.def("reset_peak", [](int index) { reset_peak(static_cast<c10::DeviceIndex>(index)); });
   module.def("default_generator", [](int index) {
     return default_generator(static_cast<c10::DeviceIndex>(index));
   });

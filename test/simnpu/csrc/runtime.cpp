@@ -157,14 +157,7 @@ struct Hooks : at::PrivateUse1HooksInterface {
     return new_generator(index);
   }
   at::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
-  bool isPinnedPtr(const void* pointer) const override {
-    const auto* byte = static_cast<const char*>(pointer);
-    std::lock_guard<std::mutex> lock(mutex);
-    auto next = pinned.upper_bound(byte);
-    if (next == pinned.begin()) return false;
-    --next;
-    return byte < next->first + next->second;
-  }
+  bool isPinnedPtr(const void* pointer) const override { return is_pinned(pointer); }
 };
 
 using Clock = std::chrono::steady_clock;
@@ -297,6 +290,20 @@ bool is_in_bad_fork() {
 MemoryUse memory_use(c10::DeviceIndex index) {
   std::lock_guard<std::mutex> lock(mutex);
   return memory.at(index);
+}
+
+void reset_peak(c10::DeviceIndex index) {
+  std::lock_guard<std::mutex> lock(mutex);
+  memory.at(index).peak = memory.at(index).now;
+}
+
+bool is_pinned(const void* pointer) {
+  const auto* byte = static_cast<const char*>(pointer);
+  std::lock_guard<std::mutex> lock(mutex);
+  auto next = pinned.upper_bound(byte);
+  if (next == pinned.begin()) return false;
+  --next;
+  return byte < next->first + next->second;
 }
 
 void note(std::string kind, std::string dtype, int64_t numel) {

@@ -41,6 +41,8 @@ struct MemoryUse {
   int64_t peak = 0;
 };
 MemoryUse memory_use(c10::DeviceIndex index);
+void reset_peak(c10::DeviceIndex index);
+bool is_pinned(const void* pointer);
 
 // ---- what tests read ----
 

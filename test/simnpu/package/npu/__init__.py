@@ -24,6 +24,7 @@ __all__ = [
     "matmul",
     "max_memory_allocated",
     "memory_allocated",
+    "reset_peak_memory_stats",
     "set_compile_mode",
     "set_device",
     "set_rng_state",
@@ -82,6 +83,10 @@ def memory_allocated(device: Device = None) -> int:
 
 def max_memory_allocated(device: Device = None) -> int:
     return _C.memory_use(_index(device))[1]
+
+
+def reset_peak_memory_stats(device: Device = None) -> None:
+    _C.reset_peak(_index(device))
 
 
 def manual_seed(seed: int) -> None:
