@@ -113,11 +113,14 @@ class HttpStore:
 
     def __init__(self, root: str) -> None:
         self._root = root.rstrip("/")
-        address = urlsplit(self._root)
-        if not address.hostname or address.query or address.fragment:
+        try:
+            address = urlsplit(self._root)
+            self._host, self._port = address.hostname or "", address.port
+        except ValueError:  # a port that is no number, half a pair of brackets
+            self._host = ""
+        if not self._host or address.query or address.fragment:
             raise ValueError(f"{root!r} is no address to read from: use http://HOST:PORT/PATH")
-        self._is_secure = address.scheme.lower() == "https"
-        self._host, self._port, self._path = address.hostname, address.port, address.path
+        self._is_secure, self._path = address.scheme.lower() == "https", address.path
         self._connection: http.client.HTTPConnection | None = None
         self._process = 0
 
