@@ -15,6 +15,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
     """Answers `Range: bytes=A-B`; the server's `faults` come first, one an answer."""
 
     protocol_version = "HTTP/1.1"  # keeps connections open
+    disable_nagle_algorithm = True  # else head and body, sent apart, cost 40 ms
 
     def do_GET(self) -> None:
         self.server.requests.append((self.client_address[1], self.path))
@@ -31,7 +32,9 @@ class RangeHandler(SimpleHTTPRequestHandler):
             super().do_GET()
             return
         first, last = map(int, asked.groups())
-        size, part = path.stat().st_size, path.read_bytes()[first : last + 1]
+        with open(path, "rb") as file:
+            file.seek(first)
+            size, part = path.stat().st_size, file.read(last + 1 - first)
         if fault == "other part":
             first += 1
         self.send_response(206)

@@ -17,7 +17,7 @@ _JPEG = "jpg"
 _MAX_STEM = 60  # of the characters that a tar header has for a name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Picture:
     """A picture to pack."""
 

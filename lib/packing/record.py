@@ -20,7 +20,7 @@ from lib.packing.pictures import Picture
 _OPTIONS = "options.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Sample:
     """A picture in a shard."""
 

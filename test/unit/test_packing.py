@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from timm.data.readers.reader_image_tar import ReaderImageTar
 
+from lib import run_folder
 from lib.packing import PackOptions, damaged_files, pack
 from lib.packing.record import Record
 from lib.transforms import open_rgb, resize_short_side
@@ -158,6 +159,30 @@ def test_a_killed_packing_goes_on_behind_its_finished_shards(
         assert (out / "train" / name).stat().st_mtime_ns == time_ns
     pack(data, tmp_path / "whole", SMALL)
     assert sums(out) == sums(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_packing_leaves_whole_shards_only_and_goes_on(
+    data: Path, tmp_path: Path, run_script, monkeypatch, number: signal.Signals, code: int
+) -> None:
+    add = Record.add
+
+    def add_and_stop(self, part, place, record):
+        add(self, part, place, record)
+        os.kill(os.getpid(), number)
+
+    words = (TOOL, data, tmp_path / "out", "--shard_size", 0.02, "--workers", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("lib.packing.run._PICTURES_A_JOB", 1)
+        patch.setattr("lib.packing.run.Record.add", add_and_stop)
+        done = run_script(*words)
+    assert done.returncode == code and done.stderr.startswith("[Error] stopped by ")
+    files = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
+    assert files == ["000000.tar"]
+    done = run_script(*words)
+    assert done.returncode == 0 and "; 1 shards were there already" in done.stdout
+    pack(data, tmp_path / "whole", SMALL)
+    assert sums(tmp_path / "out") == sums(tmp_path / "whole")
 
 
 def test_a_second_run_writes_no_shard_anew(data: Path, tmp_path: Path) -> None:
@@ -341,9 +366,7 @@ def test_verification_names_the_damaged_file_and_packing_mends_it(
 
 def test_two_packings_into_one_folder_are_refused(data: Path, tmp_path: Path) -> None:
     """Pitfall 17."""
-    from lib import run_folder
-
-    with run_folder.lock(tmp_path / "out"), pytest.raises(ValueError):
+    with run_folder.lock(tmp_path / "out"), pytest.raises(ValueError, match="is writing"):
         pack(data, tmp_path / "out", SMALL)
 
 
