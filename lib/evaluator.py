@@ -33,7 +33,7 @@ PER_CLASS, CONFUSION = "per_class.csv", "confusion.png"
 class EvalRequest:
     """What the command line asks of an evaluation, beside its configuration."""
 
-    data_path: Path
+    data_path: Path | str  # a folder, or the address of a packed data set
     weights: Path
     folder: Path  # for result.json and what else is asked for
     name: str  # of the yaml
@@ -66,7 +66,8 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
-        f"precision {computing.precision.describe()}; {len(images)} images of {request.data_path}",
+        f"precision {computing.precision.describe()}; {len(images)} images of {request.data_path}"
+        f"{images.form}",
     ):
         console.say(line)
     loader = build_eval_loader(config, images, processes)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 
@@ -14,14 +17,28 @@ def write_atomically(data: bytes | memoryview, path: str | Path, *, durable: boo
     many times faster.
     Raises OSError (a full disk, say); the old file then stands untouched, with no debris.
     """
+    with open_atomically(path, durable=durable) as file:
+        write_whole(file, data)
+
+
+def write_whole(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of `data`: one call writes up to 2 GiB, and less on a disk nearly full."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[FileIO]:
+    """Yield a file to write to that becomes `path` at the end of the block; see above.
+
+    Where the block raises, the old file stands untouched.
+    """
     folder, name = os.path.split(path)
     aside = os.path.join(folder, f".{name}.tmp")
     try:
         with open(aside, "wb", buffering=0) as file:
-            # A single call writes up to 2 GiB; what it leaves (a disk nearly full) goes next.
-            rest = memoryview(data).cast("B")
-            while rest:
-                rest = rest[file.write(rest) :]
+            yield file
             if durable:
                 os.fsync(file.fileno())
         os.replace(aside, path)

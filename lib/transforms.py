@@ -7,6 +7,7 @@ pictures; the training path is that library's `RandomResizedCrop` and `RandomHor
 ("Inception-style" augmentation, Szegedy et al., Going Deeper with Convolutions, 2015, section 6).
 """
 
+import io
 import math
 import random
 from pathlib import Path
@@ -38,8 +39,15 @@ def is_picture(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES)
 
 
-def open_rgb(path: str | Path) -> Image.Image:
-    """Decode the whole file and return it as an 8-bit RGB picture; the file is closed again.
+class _Content(io.BytesIO):
+    """Pillow's messages name what it reads: a size says more than an address in memory."""
+
+    def __repr__(self) -> str:
+        return f"{len(self.getbuffer())} bytes"
+
+
+def open_rgb(picture: str | Path | bytes) -> Image.Image:
+    """Decode a file, or what one holds, and return all of it as an 8-bit RGB picture.
 
     Grey, palette, CMYK, 1-bit and 16-bit pictures are converted, transparency is dropped.
 
@@ -48,7 +56,8 @@ def open_rgb(path: str | Path) -> Image.Image:
         PIL.Image.DecompressionBombError: more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
         ValueError, SyntaxError and others: Pillow's answers to damaged headers.
     """
-    with Image.open(path) as image:
+    source = _Content(picture) if isinstance(picture, bytes) else picture
+    with Image.open(source) as image:
         return image.convert("RGB")
 
 

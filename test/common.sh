@@ -104,7 +104,7 @@ check_number() { # check_number NAME LABEL
 from_caller() { # from_caller KIND TEXT
   local path=$2
   case $path in
-    '' | /*) ;;
+    '' | /* | http://* | https://*) ;;
     \~/*) path=$HOME${path#\~} ;; # in --data_path=~/images the shell leaves the ~ as it is
     *) path=$caller/$path ;;
   esac

@@ -15,6 +15,7 @@ from lib.cli import ArgumentParser
 from lib.config import load_config
 from lib.environment import Environment, read_cann_variables
 from lib.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
+from lib.stores import is_url
 
 _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
@@ -28,7 +29,8 @@ def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
     add(
         "data_path",
         nargs="?",
-        help="folder with train/ and val/; without it the yaml's DATASET.ROOT",
+        help="folder with train/ and val/, or a packed data set's folder or http address; without "
+        "it the yaml's DATASET.ROOT",
     )
     add("overrides", nargs="*", metavar="KEY VALUE", help="config keys to override")
     add("--cfg", type=Path, default=W18_RECIPE, help="experiment yaml")
@@ -95,9 +97,10 @@ def configured(
 
 def _positional(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     """Return (data path, overrides); where no path was given, the first KEY stands in its place."""
-    if len(args.overrides) % 2 and not Path(args.data_path).exists():
-        return None, [args.data_path, *args.overrides]
-    return args.data_path, list(args.overrides)
+    given = args.data_path
+    if len(args.overrides) % 2 and not (is_url(given) or Path(given).exists()):
+        return None, [given, *args.overrides]
+    return given, list(args.overrides)
 
 
 def _asked_precision(args: argparse.Namespace, environment: Environment) -> str | None:
@@ -113,14 +116,16 @@ def _asked_precision(args: argparse.Namespace, environment: Environment) -> str 
     return asked.pop() if asked else None
 
 
-def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path:
-    """Return the data folder: the command line's, else DATASET.ROOT.
+def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path | str:
+    """Return the data folder, or address: the command line's, else DATASET.ROOT.
 
     Raises ValueError where neither says, FileNotFoundError where it is not there.
     """
     path = _positional(args)[0] or config.DATASET.ROOT
     if not path:
         raise ValueError("no data path: give the folder that holds train/ and val/")
+    if is_url(path):
+        return path
     if not Path(path).is_dir():
         raise FileNotFoundError(f"no such data folder: {path}")
     return Path(path)

@@ -1,7 +1,9 @@
-"""The training loader against torchvision's usual one, and two of its workers against one."""
+"""The training loader, on files and on shards, against torchvision's usual one on files."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,22 +21,25 @@ from lib.data import (
     TrainBatches,
     choose_decoder,
     has_fast_decoder,
+    read_val,
     train_loader,
 )
 from lib.data.decoding import FAST, PILLOW, Augmentation
 from lib.data.loading import Sample, TrainImages
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.packing import PackOptions, pack
+from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, is_picture
 
-GOAL_A_CORE, GOAL_WORKERS = 2.2, 1.8
+GOAL_A_CORE, GOAL_WORKERS, GOAL_PACKED = 2.2, 1.8, 4.0
 _MODE, _UNIT = "load", "pictures/s"
 _PEER = "torchvision, ImageFolder's PIL pictures, ToTensor, Normalize"
 _BATCH = 32
+_PACKED_SIDE = 256  # short side of the packed pictures, as evaluation at 224 has it
 _NUM_FOR_WORKERS = 1024  # enough that the first batches, which nothing overlaps, do not count
 _SCALE, _RATIO, _HFLIP = (0.08, 1.0), (3 / 4, 4 / 3), 0.5  # both sides' defaults
 
 
 def measure(pictures: Sequence[Path], *, size: int, rounds: int) -> list[Row]:
-    """Compare training pictures of `size` on one core, then two workers with one.
+    """Compare training pictures of `size` on one core, packed ones too, then two workers with one.
 
     Raises ValueError where torchvision or a picture is missing or cannot be read.
     """
@@ -61,15 +66,52 @@ def measure(pictures: Sequence[Path], *, size: int, rounds: int) -> list[Row]:
             ),
             one_core(
                 f"batches of {_BATCH}, one core",
-                ours=_batches(_loader(pictures, size, decoder)),
+                ours=_batches(_loader(_images(pictures), size, decoder)),
                 peer=_batches(DataLoader(theirs, _BATCH, shuffle=True)),
                 peer_name=_PEER,
                 remark=f"decoder {decoder}",
             ),
+            _packed(pictures, theirs, size, decoder, rounds),
         ]
         if decoder == FAST:
             rows.append(_beside_pillow(pictures, augmentation, rounds))
         return [*rows, _two_workers(pictures, size, decoder, rounds)]
+
+
+def _packed(
+    pictures: Sequence[Path],
+    theirs: Dataset[tuple[Tensor, int]],
+    size: int,
+    decoder: str,
+    rounds: int,
+) -> Row:
+    """The packed pictures against theirs, which remain the files."""
+    with tempfile.TemporaryDirectory(prefix="benchmark_") as scratch:
+        return compare(
+            _MODE,
+            f"packed with --resize {_PACKED_SIDE}, batches of {_BATCH}, one core",
+            ours=_batches(_loader(_packed_images(pictures, Path(scratch)), size, decoder)),
+            peer=_batches(DataLoader(theirs, _BATCH, shuffle=True)),
+            num_items=len(pictures),
+            unit=_UNIT,
+            rounds=rounds,
+            goal=GOAL_PACKED,
+            peer_name=f"{_PEER}, of the files",
+            remark=f"decoder {decoder}",
+        )
+
+
+def _packed_images(pictures: Sequence[Path], scratch: Path) -> ImageList:
+    """Pack pictures that may lie anywhere. Raises ValueError for one that can't be read."""
+    folder = scratch / "files" / "train" / "any"
+    folder.mkdir(parents=True)
+    for number, path in enumerate(pictures):
+        ending = path.suffix if is_picture(f"a{path.suffix}") else ".jpg"
+        os.symlink(path.resolve(), folder / f"{number:06}{ending}")
+    report = pack(scratch / "files", scratch / "packed", PackOptions(resize=_PACKED_SIDE))
+    for link, reason in report.failed.items():
+        raise ValueError(f"picture {os.path.realpath(link)!r} can't be read ({reason})")
+    return read_val(scratch / "packed", val_set="train", class_names=None, num_classes=1)
 
 
 def _beside_pillow(pictures: Sequence[Path], augmentation: Augmentation, rounds: int) -> Row:
@@ -90,8 +132,8 @@ def _two_workers(pictures: Sequence[Path], size: int, decoder: str, rounds: int)
     return compare(
         _MODE,
         f"batches of {_BATCH}, 2 workers",
-        ours=_batches(_loader(many, size, decoder, num_workers=2)),
-        peer=_batches(_loader(many, size, decoder, num_workers=1)),
+        ours=_batches(_loader(_images(many), size, decoder, num_workers=2)),
+        peer=_batches(_loader(_images(many), size, decoder, num_workers=1)),
         num_items=len(many),
         unit=_UNIT,
         rounds=rounds,
@@ -119,10 +161,10 @@ def _one_by_one(
 
 
 def _loader(
-    pictures: Sequence[Path], size: int, decoder: str, *, num_workers: int = 0
+    images: ImageList, size: int, decoder: str, *, num_workers: int = 0
 ) -> DataLoader[Sample]:
     return train_loader(
-        _images(pictures),
+        images,
         LoaderOptions(_BATCH, size, num_workers),
         scale=_SCALE,
         ratio=_RATIO,

@@ -1,16 +1,18 @@
 """Data sets, loaders and their book-keeping; the public names of the sub-modules in one place.
 
-`lists`: which pictures there are. `samplers`: in which order they come. `loading`: from files to
+`lists`: which pictures there are; `packed`: those in tar shards; `sources`: which of
+the two a data path holds. `samplers`: in which order they come. `loading`: from files to
 batches. `decoding`: from a file to a training picture. `bad_images`: what happens to files that
 can't be decoded. `normalize`: the last step of the preprocessing, on the device.
 """
 
 from lib.data.bad_images import BadImage, BadImageLedger
 from lib.data.decoding import choose_decoder, has_fast_decoder
-from lib.data.lists import ImageList, read_train_val, read_val
+from lib.data.lists import ImageList
 from lib.data.loading import Batch, LoaderOptions, eval_loader, num_workers, train_loader
 from lib.data.normalize import Normalize
 from lib.data.samplers import EvalBatches, TrainBatches
+from lib.data.sources import read_train_val, read_val
 
 __all__ = [
     "BadImage",

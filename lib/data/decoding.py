@@ -29,8 +29,8 @@ except ImportError:
 
 AUTO, FAST, PILLOW = "auto", "fast", "pillow"
 
-# From a file and a source of random numbers to uint8, size x size x 3.
-TrainReader = Callable[[str, random.Random], PixelArray]
+# From a file, or what one holds, and a source of random numbers to uint8, size x size x 3.
+TrainReader = Callable[[str | bytes, random.Random], PixelArray]
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, all with Huffman codes
@@ -97,9 +97,11 @@ def train_reader(decoder: str, augmentation: Augmentation) -> TrainReader:
     return partial(read, augmentation=augmentation)
 
 
-def _read_with_pillow(path: str, rng: random.Random, *, augmentation: Augmentation) -> PixelArray:
+def _read_with_pillow(
+    picture: str | bytes, rng: random.Random, *, augmentation: Augmentation
+) -> PixelArray:
     return train_pixels(
-        open_rgb(path),
+        open_rgb(picture),
         size=augmentation.size,
         rng=rng,
         scale=augmentation.scale,
@@ -108,12 +110,13 @@ def _read_with_pillow(path: str, rng: random.Random, *, augmentation: Augmentati
     )
 
 
-def _read_fast(path: str, rng: random.Random, *, augmentation: Augmentation) -> PixelArray:
-    with open(path, "rb", buffering=0) as file:
-        content = file.read()
+def _read_fast(
+    picture: str | bytes, rng: random.Random, *, augmentation: Augmentation
+) -> PixelArray:
+    content = picture if isinstance(picture, bytes) else _content_of(picture)
     frame = _find_frame(content)
     if frame is None:
-        return _read_with_pillow(path, rng, augmentation=augmentation)
+        return _read_with_pillow(picture, rng, augmentation=augmentation)
     state = rng.getstate()
     box = random_crop_box(
         (frame.width, frame.height), rng=rng, scale=augmentation.scale, ratio=augmentation.ratio
@@ -122,8 +125,13 @@ def _read_fast(path: str, rng: random.Random, *, augmentation: Augmentation) -> 
         crop, edges = _decode_crop(content, frame, box, size=augmentation.size)
     except ValueError:  # all that simplejpeg raises for a file
         rng.setstate(state)
-        return _read_with_pillow(path, rng, augmentation=augmentation)
+        return _read_with_pillow(picture, rng, augmentation=augmentation)
     return _resized(crop, edges, augmentation.size, mirrored=rng.random() < augmentation.hflip)
+
+
+def _content_of(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _find_frame(content: bytes) -> _Frame | None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lib.label_file import LABEL_FORM, read_label_lines
 from lib.pictures import walk
@@ -21,6 +22,15 @@ LABEL_FILE = "val_label.txt"
 _MAX_NAMES_SHOWN = 5
 
 
+class Contents(Protocol):
+    """Pictures that are no files of their own."""
+
+    recipe: str  # what was done to them, in a few words
+
+    def read(self, index: int) -> bytes:
+        """Return what the file of picture `index` held."""
+
+
 @dataclass(frozen=True)
 class ImageList:
     """Pictures and their classes: `targets[i]` is the place of picture i's in `class_names`."""
@@ -28,6 +38,7 @@ class ImageList:
     paths: Sequence[str]
     targets: Sequence[int]
     class_names: tuple[str, ...]
+    contents: Contents | None = None  # None: the paths are those of files
 
     def __post_init__(self) -> None:
         assert len(self.paths) == len(self.targets)
@@ -38,6 +49,11 @@ class ImageList:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def form(self) -> str:
+        """How the pictures are stored, in a few words; nothing for files."""
+        return "" if self.contents is None else f", packed ({self.contents.recipe})"
 
 
 def read_train_val(root: Path, *, train_set: str, val_set: str) -> tuple[ImageList, ImageList]:
@@ -53,7 +69,7 @@ def read_train_val(root: Path, *, train_set: str, val_set: str) -> tuple[ImageLi
     if _is_flat(val_folder):
         val = _read_flat(root, val_folder, class_names=class_names)
     else:
-        _require_same_classes(train_folder, class_names, val_folder, _class_folders(val_folder))
+        require_same_classes(train_folder, class_names, val_folder, _class_folders(val_folder))
         val = _read_class_folders(val_folder, class_names, class_names=class_names)
     return _read_class_folders(train_folder, class_names, class_names=class_names), val
 
@@ -77,26 +93,77 @@ def read_val(
         ValueError: classes that the network doesn't have, or a mistake in the label file.
     """
     val_folder = _existing_folder(root, val_set)
-    if _is_flat(val_folder):
-        if class_names is None and num_classes is None:
-            raise ValueError(f"{val_folder} has no class folders: give the number of classes")
-        names = class_names or tuple(str(number) for number in range(num_classes or 0))
+    found = None if _is_flat(val_folder) else _class_folders(val_folder)
+    names = names_to_evaluate(val_folder, found, class_names=class_names, num_classes=num_classes)
+    if found is None:
         return _read_flat(root, val_folder, class_names=names)
-    found = _class_folders(val_folder)
+    return _read_class_folders(val_folder, found, class_names=names)
+
+
+def read_split(root: Path, name: str) -> ImageList:
+    """The pictures of one part by itself, in the order that all functions here have.
+
+    A flat one has no class names, only numbers.
+
+    Raises:
+        FileNotFoundError: a folder or the label file is missing, or has nothing in it.
+        ValueError: a mistake in the layout or in the label file.
+    """
+    folder = _existing_folder(root, name)
+    if _is_flat(folder):
+        return _read_flat(root, folder, class_names=None)
+    found = _class_folders(folder)
+    return _read_class_folders(folder, found, class_names=found)
+
+
+def names_to_evaluate(
+    folder: Path | str,
+    found: tuple[str, ...] | None,
+    *,
+    class_names: tuple[str, ...] | None,
+    num_classes: int | None,
+) -> tuple[str, ...]:
+    """The names of the network's classes.
+
+    Args:
+        folder: where the pictures are, for messages.
+        found: names of its class folders; None for a flat one.
+        class_names, num_classes: see `read_val`.
+
+    Raises:
+        ValueError: the folder's classes aren't the network's.
+    """
+    if found is None:
+        if class_names is None and num_classes is None:
+            raise ValueError(f"{folder} has no class folders: give the number of classes")
+        return class_names or tuple(str(number) for number in range(num_classes or 0))
     if class_names is not None:
         unknown = sorted(set(found) - set(class_names))
         if unknown:
             raise ValueError(
-                f"{val_folder} has {len(unknown)} class folders that the network wasn't trained "
+                f"{folder} has {len(unknown)} class folders that the network wasn't trained "
                 f"on: {_shorten(unknown)}; it knows {len(class_names)}: {_shorten(class_names)}"
             )
     elif num_classes is not None and len(found) != num_classes:
         raise ValueError(
-            f"{val_folder} has {len(found)} class folders and the network {num_classes} outputs: "
+            f"{folder} has {len(found)} class folders and the network {num_classes} outputs: "
             "without class names in the checkpoint the two must agree, since the n-th folder "
             "is taken for the n-th output"
         )
-    return _read_class_folders(val_folder, found, class_names=class_names or found)
+    return class_names or found
+
+
+def require_same_classes(
+    train_folder: Path | str, train: Iterable[str], val_folder: Path | str, val: Iterable[str]
+) -> None:
+    """Raise ValueError where the class folders to train on and to validate with differ."""
+    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
+    if only_train or only_val:
+        raise ValueError(
+            f"the class folders differ: {len(only_train)} only in {train_folder} "
+            f"({_shorten(only_train) or 'none'}), {len(only_val)} only in {val_folder} "
+            f"({_shorten(only_val) or 'none'}); both need the same"
+        )
 
 
 def _existing_folder(root: Path, name: str) -> Path:
@@ -150,18 +217,6 @@ def _is_flat(folder: Path) -> bool:
     return bool(pictures)
 
 
-def _require_same_classes(
-    train_folder: Path, train: Iterable[str], val_folder: Path, val: Iterable[str]
-) -> None:
-    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
-    if only_train or only_val:
-        raise ValueError(
-            f"the class folders differ: {len(only_train)} only in {train_folder} "
-            f"({_shorten(only_train) or 'none'}), {len(only_val)} only in {val_folder} "
-            f"({_shorten(only_val) or 'none'}); both need the same"
-        )
-
-
 def _read_class_folders(
     folder: Path, found: tuple[str, ...], *, class_names: tuple[str, ...]
 ) -> ImageList:
@@ -189,8 +244,11 @@ def _pictures_below(folder: Path) -> list[str]:
     return [os.path.join(parent, name) for parent, names in found for name in names]
 
 
-def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...]) -> ImageList:
-    """List the pictures right in a folder, sorted by name, with the classes of the label file."""
+def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...] | None) -> ImageList:
+    """List the pictures right in a folder, sorted by name, with the classes of the label file.
+
+    Without names, any number is a class.
+    """
     candidates = (root / LABEL_FILE, folder / LABEL_FILE)
     label_file = next((path for path in candidates if path.is_file()), None)
     if label_file is None:
@@ -198,7 +256,7 @@ def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...]) -> Ima
             f"{folder} has pictures but no class folders, so it needs the label file "
             f"{candidates[0]} with lines {LABEL_FORM}"
         )
-    labels = _read_labels(label_file, num_classes=len(class_names))
+    labels = _read_labels(label_file, num_classes=None if class_names is None else len(class_names))
     present = {entry.name for entry in os.scandir(folder) if is_picture(entry.name)}
     missing = sorted(labels.keys() - present)
     if missing:
@@ -213,13 +271,13 @@ def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...]) -> Ima
         )
     names = sorted(present)
     paths = tuple(os.path.join(folder, name) for name in names)
-    return ImageList(paths, tuple(labels[name] for name in names), class_names)
+    return ImageList(paths, tuple(labels[name] for name in names), class_names or ())
 
 
-def _read_labels(label_file: Path, *, num_classes: int) -> dict[str, int]:
+def _read_labels(label_file: Path, *, num_classes: int | None) -> dict[str, int]:
     labels: dict[str, int] = {}
     for line in read_label_lines(label_file):
-        if line.label >= num_classes:
+        if num_classes is not None and line.label >= num_classes:
             raise ValueError(
                 f"{line.where}: class {line.label} of {line.name} is outside 0..{num_classes - 1}; "
                 "classes are numbered from 0 in the sorted order of the class names"

@@ -82,7 +82,7 @@ class LoaderOptions:
 
 
 class ImageFiles:
-    """Paths and classes in three arrays.
+    """Paths and classes in three arrays, and where the pictures are.
 
     Forked workers share their memory: reading a Python list would copy it page by page into each
     of them, as it changes reference counts.
@@ -95,6 +95,7 @@ class ImageFiles:
         self._characters = np.frombuffer(b"".join(encoded), np.uint8)
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
         self._targets = np.asarray(images.targets, np.int64)
+        self._contents = images.contents
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -103,17 +104,27 @@ class ImageFiles:
         begin = self._ends[index - 1] if index > 0 else 0
         return os.fsdecode(self._characters[begin : self._ends[index]].tobytes())
 
+    def picture(self, index: int) -> str | bytes:
+        """What is decoded: a file's path, or what the file held that is in a shard now.
+
+        Raises lib.stores.StorageError where a shard can't be read.
+        """
+        return self.path(index) if self._contents is None else self._contents.read(index)
+
     def target(self, index: int) -> int:
         return int(self._targets[index])
 
 
-def decode(path: str, read: Callable[[str], PixelArray]) -> PixelArray | BadImage:
-    """What `read` makes of the picture in a file, or why that file gives none."""
+def decode(
+    files: ImageFiles, index: int, read: Callable[[str | bytes], PixelArray]
+) -> PixelArray | BadImage:
+    """What `read` makes of a picture, or why it gives none; raises as `ImageFiles.picture`."""
+    picture = files.picture(index)
     try:
-        return read(path)
+        return read(picture)
     # Damaged files make Pillow raise nearly anything. Each case is told to the run's ledger.
     except Exception as error:
-        return BadImage(path, describe_failure(error))
+        return BadImage(files.path(index), describe_failure(error))
 
 
 class TrainImages(Dataset[Sample]):
@@ -135,7 +146,7 @@ class TrainImages(Dataset[Sample]):
         rng = random.Random(seed)
         bad: list[BadImage] = []
         for _ in range(1 + MAX_REPLACEMENTS):
-            pixels = decode(self._files.path(index), lambda path: self._read(path, rng))
+            pixels = decode(self._files, index, lambda picture: self._read(picture, rng))
             if not isinstance(pixels, BadImage):
                 spent_s = time.perf_counter() - began_s
                 return Sample(pixels, self._files.target(index), bad, spent_s)
@@ -157,14 +168,14 @@ class EvalImages(Dataset[Sample]):
     def __getitem__(self, key: SampleKey) -> Sample:
         index, _ = key
         target = self._files.target(index)
-        pixels = decode(self._files.path(index), self._read)
+        pixels = decode(self._files, index, self._read)
         if isinstance(pixels, BadImage):
             return Sample(None, target, [pixels])
         return Sample(pixels, target, [])
 
 
-def _read_to_evaluate(path: str, *, resize: int, crop: int) -> PixelArray:
-    return eval_pixels(open_rgb(path), resize=resize, crop=crop)
+def _read_to_evaluate(picture: str | bytes, *, resize: int, crop: int) -> PixelArray:
+    return eval_pixels(open_rgb(picture), resize=resize, crop=crop)
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ def run_in_processes(
     num_workers: int,
     start_method: str | None = None,
     check: Callable[[], None] = _go_on,
+    in_order: bool = False,
 ) -> Generator[Result, None, None]:
-    """Yield `work(job)` of every job, in the order in which they end.
+    """Yield `work(job)` of every job, in the order in which they end, or in that of the jobs.
 
     A stop is this process's affair: whatever is raised here, the workers end the jobs they have
     begun and leave before it goes on. They also leave when this process is killed. The caller
@@ -50,6 +51,7 @@ def run_in_processes(
         num_workers: how many processes.
         start_method: 'fork', 'spawn', 'forkserver'; None for the platform's own.
         check: called several times a second; what it raises ends the work. See `stops_noted`.
+        in_order: as the jobs come. Few are ahead of a slow one, so few results are kept.
 
     Raises:
         PartlyFailed: a process was killed.
@@ -57,16 +59,18 @@ def run_in_processes(
     """
     context = multiprocessing.get_context(start_method)
     executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_set_up_worker)
-    waiting: set[Future[Result]] = set()
+    waiting: list[Future[Result]] = []
     left = iter(jobs)
     try:
         while True:
             ahead = _JOBS_AHEAD * num_workers - len(waiting)
-            waiting |= {executor.submit(partial(_do, work), job) for job in islice(left, ahead)}
+            waiting += [executor.submit(partial(_do, work), job) for job in islice(left, ahead)]
             if not waiting:
                 return
             check()
-            done, waiting = wait(waiting, timeout=_CHECK_EVERY_S, return_when=FIRST_COMPLETED)
+            wanted = waiting[:1] if in_order else waiting
+            done, _ = wait(wanted, timeout=_CHECK_EVERY_S, return_when=FIRST_COMPLETED)
+            waiting = [future for future in waiting if future not in done]
             yield from (future.result() for future in done)
     except BrokenProcessPool:
         # A SIGTERM to all processes at once may have ended a worker before it is noted here.

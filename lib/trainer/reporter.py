@@ -186,8 +186,8 @@ class Reporter:
             f"{len(parts.images.class_names)} classes; {parts.started}",
             f"device {devices.describe(self._processes.device)}, {ranks.world_size} card(s), "
             f"precision {parts.computing.precision.describe()}, seed {parts.seed}",
-            f"data {self._request.data_path}: {len(parts.images)} images to train, "
-            f"{len(parts.val_images)} to validate",
+            f"data {self._request.data_path}{parts.images.form}: {len(parts.images)} images to "
+            f"train, {len(parts.val_images)} to validate",
             f"decoder of training pictures: {parts.decoder}",
             f"epochs {train.END_EPOCH}, steps {parts.position.num_steps} an epoch, batch "
             f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "

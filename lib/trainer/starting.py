@@ -24,7 +24,7 @@ from lib.run_folder import CHECKPOINT, is_signed
 class TrainRequest:
     """What the command line asks of a training run, beside its configuration."""
 
-    data_path: Path
+    data_path: Path | str  # a folder, or the address of a packed data set
     folder: Path  # the run folder
     name: str  # of the yaml, for result.json
     resume: Path | None = None

@@ -181,6 +181,14 @@ def test_the_default_recipe_is_this_repositorys_whatever_the_caller_has(repo: Re
     assert repo.passed("--cfg") == f"experiments/{W18}.yaml"
 
 
+@pytest.mark.parametrize("address", ["http://host:8000/set", "https://host/a b"])
+def test_the_address_of_a_packed_data_set_reaches_the_program_as_it_is(
+    repo: Repository, address: str, tmp_path: Path
+) -> None:
+    assert repo.run("train_full_1p.sh", f"--data_path={address}", cwd=tmp_path).returncode == 0
+    assert repo.record["words"][0] == address
+
+
 def test_a_home_directory_written_as_a_tilde_is_found(repo: Repository) -> None:
     script = str(repo.root / "test/train_full_1p.sh")
     assert repo.run_words(["bash", script, "--data_path=~/my images"]).returncode == 0

@@ -32,13 +32,14 @@ LEVELS = {
         "onnx_file",
         "onnx_graph",
         "run_folder",
+        "stores",
         "transforms",
     ),
     1: ("ascend", "device", "doctor", "label_file", "launch", "models", "pictures", "stops"),
     2: ("checkpoint", "data", "distributed", "metrics", "optim", "precision", "quantize"),
     3: ("export", "log", "plots"),
     4: ("engine", "offline"),
-    5: ("assembly", "compare", "offline_infer"),
+    5: ("assembly", "compare", "offline_infer", "packing"),
     6: ("benchmark", "evaluator", "trainer"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
@@ -65,6 +66,7 @@ WITHOUT_TORCH = (
     "quantize",
     "run_folder",
     "stops",
+    "stores",
     "transforms",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60

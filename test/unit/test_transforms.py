@@ -272,7 +272,7 @@ def test_transforms_need_only_numpy_and_pillow_and_state_the_constants_once() ->
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             imported.add(node.module.split(".")[0])
-    assert imported <= {"math", "random", "pathlib", "numpy", "PIL"}
+    assert imported <= {"io", "math", "random", "pathlib", "numpy", "PIL"}
     sources = [*root.glob("lib/**/*.py"), *root.glob("tools/*.py"), *root.glob("*.py")]
     stating_them = [path.name for path in sources if "0.456" in path.read_text("utf-8")]
     assert stating_them == ["transforms.py"]

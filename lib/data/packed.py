@@ -1,0 +1,269 @@
+"""A packed data set: pictures in tar shards, and an index that says where each one lies.
+
+    OUT/index.json              the parts, their classes and shards with sizes and SHA-256 sums
+    OUT/train/pictures.npz      for each picture: shard, first byte, length, class, name
+    OUT/train/000000.tar, ...   WebDataset's layout: <key>.jpg and <key>.cls, the class's number
+    OUT/val/...                 the same
+
+The index makes a picture as easy to reach as a file is. So order, shards of ranks, epochs and
+resumes are those of class folders: a packed data set is a list of pictures like any other. The
+pictures come in the order in which class folders are listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from lib.data.lists import ImageList, names_to_evaluate, require_same_classes
+from lib.stores import StorageError, Store, is_url, open_store
+
+INDEX = "index.json"
+PROGRESS = ".packing"  # the folder that tells how far a packing has come
+PICTURES = "pictures.npz"
+KIND, FORMAT = "packed pictures", 1
+
+
+@dataclass(frozen=True)
+class FileSum:
+    """A file of a packed data set and what it must be."""
+
+    name: str  # below the data set's root
+    num_bytes: int
+    sha256: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class PartIndex:
+    """One part (train, val) of a packed data set, as the index tells of it."""
+
+    class_names: tuple[str, ...] | None  # None: a flat part, whose classes are numbers
+    pictures: FileSum
+    shards: tuple[FileSum, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a packed data set holds, and how it was made."""
+
+    recipe: Mapping[str, object]
+    parts: Mapping[str, PartIndex]
+
+    @property
+    def files(self) -> tuple[FileSum, ...]:
+        """Every file but the index itself."""
+        return tuple(file for part in self.parts.values() for file in (part.pictures, *part.shards))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the pictures of a part lie: five arrays, one entry a picture, but for the characters.
+
+    Forked workers share their memory, which they would not do for lists.
+    """
+
+    shards: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    name_ends: npt.NDArray[np.int64]
+    characters: npt.NDArray[np.uint8]  # of the names within the shards, one after the other
+
+    def paths(self, shards: tuple[FileSum, ...]) -> list[str]:
+        """Return `<shard>/<name in it>` for each picture."""
+        text, paths, begin = self.characters.tobytes().decode("ascii"), [], 0
+        for shard, end in zip(self.shards.tolist(), self.name_ends.tolist(), strict=True):
+            paths.append(f"{shards[shard].name}/{text[begin:end]}")
+            begin = end
+        return paths
+
+
+class PackedContents:
+    """Pictures in shards, each read when it is asked for."""
+
+    def __init__(self, store: Store, part: PartIndex, places: Places, *, recipe: str) -> None:
+        self.recipe = recipe
+        self._store = store
+        self._shards = part.shards
+        self._places = places
+
+    def read(self, index: int) -> bytes:
+        """Return what the file of picture `index` held. Raises StorageError."""
+        places = self._places
+        shard = self._shards[places.shards[index]]
+        offset, length = int(places.offsets[index]), int(places.lengths[index])
+        return self._store.part(shard.name, offset, length, size=shard.num_bytes)
+
+
+def is_packed(root: Path | str) -> bool:
+    """Return True where `root` holds a packed data set, as every address has to.
+
+    Raises ValueError where the packing hasn't come to its end.
+    """
+    if is_url(root) or (Path(root) / INDEX).is_file():
+        return True
+    if (Path(root) / PROGRESS).is_dir():
+        raise ValueError(
+            f"the packing into {root} has not come to its end: run the same "
+            "tools/pack_dataset.py command once more, which goes on where it stopped"
+        )
+    return False
+
+
+def read_train_val(
+    root: Path | str, *, train_set: str, val_set: str
+) -> tuple[ImageList, ImageList]:
+    """The pictures to train on and to validate with; see `lib.data.lists.read_train_val`.
+
+    Raises:
+        StorageError: a file is missing, or isn't the one that the index tells of.
+        ValueError: no such part, classes that differ, or another kind of index.
+    """
+    store = open_store(root)
+    index = read_index(store)
+    train, val = (_part(store, index, name) for name in (train_set, val_set))
+    if train.class_names is None:
+        raise ValueError(
+            f"{store.where(train_set)} was packed from a flat folder, and its classes have no "
+            "names: to train, pack class folders"
+        )
+    if val.class_names is not None:
+        require_same_classes(
+            store.where(train_set), train.class_names, store.where(val_set), val.class_names
+        )
+    names = train.class_names
+    return (
+        _images(store, index, train_set, found=names, names=names),
+        _images(store, index, val_set, found=val.class_names, names=names),
+    )
+
+
+def read_val(
+    root: Path | str, *, val_set: str, class_names: tuple[str, ...] | None, num_classes: int | None
+) -> ImageList:
+    """The pictures to evaluate with; arguments and errors as `lib.data.lists.read_val`.
+
+    Raises:
+        StorageError: a file is missing, or isn't the one that the index tells of.
+    """
+    store = open_store(root)
+    index = read_index(store)
+    found = _part(store, index, val_set).class_names
+    names = names_to_evaluate(
+        store.where(val_set), found, class_names=class_names, num_classes=num_classes
+    )
+    return _images(store, index, val_set, found=found, names=names)
+
+
+def read_index(store: Store) -> Index:
+    """Return the index of a packed data set.
+
+    Raises StorageError where there is none, ValueError where it is damaged or of another kind.
+    """
+    where = store.where(INDEX)
+    try:
+        content = json.loads(store.whole(INDEX))
+        found = (content["kind"], content["format"])
+        if found != (KIND, FORMAT):
+            raise ValueError(f"{where} is of the kind {found}, and {(KIND, FORMAT)} is needed")
+        parts = {name: _parsed(part) for name, part in content["parts"].items()}
+        return Index(content["recipe"], parts)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(
+            f"{where} is not the index of a packed data set, or it is damaged: remove it, or pack "
+            "the data set again"
+        ) from None
+
+
+def index_content(index: Index) -> dict[str, object]:
+    """Return what `read_index` reads, for JSON."""
+    parts = {
+        name: {
+            "class_names": part.class_names,
+            "num_images": part.pictures.num_images,
+            "pictures": vars(part.pictures),
+            "shards": [vars(shard) for shard in part.shards],
+        }
+        for name, part in index.parts.items()
+    }
+    return {"kind": KIND, "format": FORMAT, "recipe": dict(index.recipe), "parts": parts}
+
+
+def places_content(places: Places) -> bytes:
+    """Return what a part's `pictures.npz` holds."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **vars(places))
+    return file.getvalue()
+
+
+def _parsed(part: Mapping[str, object]) -> PartIndex:
+    names, shards = part["class_names"], part["shards"]
+    return PartIndex(
+        None if names is None else tuple(names),  # type: ignore[arg-type]
+        FileSum(**part["pictures"]),  # type: ignore[arg-type]
+        tuple(FileSum(**shard) for shard in shards),  # type: ignore[attr-defined]
+    )
+
+
+def _part(store: Store, index: Index, name: str) -> PartIndex:
+    if name not in index.parts:
+        raise ValueError(
+            f"{store.where(INDEX)} has no part {name!r}; its parts: {', '.join(index.parts)}"
+        )
+    return index.parts[name]
+
+
+def _images(
+    store: Store,
+    index: Index,
+    name: str,
+    *,
+    found: tuple[str, ...] | None,
+    names: tuple[str, ...],
+) -> ImageList:
+    """Return a part's pictures; those of the folders `found` get their places in `names`."""
+    part = index.parts[name]
+    places = _read_places(store, part.pictures)
+    for shard in part.shards:  # one byte of each: what is missing is told before work begins
+        store.part(shard.name, 0, 1, size=shard.num_bytes)
+    targets = places.targets
+    if found is not None and found != names:
+        number = {class_name: target for target, class_name in enumerate(names)}
+        targets = np.array([number[class_name] for class_name in found], np.int64)[targets]
+    if targets.max(initial=0) >= len(names):
+        raise ValueError(
+            f"{store.where(name)} has pictures of class {targets.max()}, which is outside "
+            f"0..{len(names) - 1}; classes are numbered from 0 in the sorted order of their names"
+        )
+    contents = PackedContents(store, part, places, recipe=describe(index.recipe))
+    return ImageList(places.paths(part.shards), targets.tolist(), names, contents)
+
+
+def describe(recipe: Mapping[str, object]) -> str:
+    """Return what was done to the pictures, in a few words."""
+    if recipe["resize"] is None:
+        return "as they were"
+    return f"short side {recipe['resize']}, quality {recipe['quality']}"
+
+
+def _read_places(store: Store, file: FileSum) -> Places:
+    content = store.whole(file.name)
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise StorageError(
+            f"{store.where(file.name)} is not the file that {INDEX} tells of: it was damaged or "
+            "replaced; pack the data set again"
+        )
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Places(**arrays)
+    except (ValueError, TypeError, KeyError, BadZipFile) as error:
+        raise StorageError(f"{store.where(file.name)} is damaged: {error}") from None

@@ -1,0 +1,34 @@
+"""What a data path holds: class folders (`lists`), or a packed data set (`packed`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.data import lists, packed
+from lib.data.lists import ImageList
+
+
+def read_train_val(
+    root: Path | str, *, train_set: str, val_set: str
+) -> tuple[ImageList, ImageList]:
+    """The pictures to train on and to validate with; see the functions of the same name.
+
+    Args:
+        root: a folder, or the http address of a packed data set.
+        train_set, val_set: names of the two parts.
+    """
+    if packed.is_packed(root):
+        return packed.read_train_val(root, train_set=train_set, val_set=val_set)
+    return lists.read_train_val(Path(root), train_set=train_set, val_set=val_set)
+
+
+def read_val(
+    root: Path | str, *, val_set: str, class_names: tuple[str, ...] | None, num_classes: int | None
+) -> ImageList:
+    """The pictures to evaluate with; see the functions of the same name."""
+    if packed.is_packed(root):
+        read = packed.read_val
+        return read(root, val_set=val_set, class_names=class_names, num_classes=num_classes)
+    return lists.read_val(
+        Path(root), val_set=val_set, class_names=class_names, num_classes=num_classes
+    )

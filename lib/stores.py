@@ -1,0 +1,188 @@
+"""Where a packed data set lies: in a folder, or below an http address. Parts of files are read.
+
+A store can be handed to other processes, by fork as by pickling: connections are each one's own,
+and a file read by offset has no position that two could fight over.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, urlsplit
+
+_URL_STARTS = ("http://", "https://")
+_MAX_OPEN_FILES = 256
+_TIMEOUT_S = 60.0
+# Seconds before each further try. The first comes at once: servers close idle connections.
+_WAITS_S = (0.0, 0.5, 1.0, 2.0, 4.0)
+_TEMPORARY = (408, 429, 500, 502, 503, 504)
+_NO_PARTS = (
+    "the server sends whole files where a part is asked for (a Range request), as Python's "
+    "http.server does; use one that sends parts, such as nginx or Apache"
+)
+
+
+class StorageError(OSError):
+    """A file of a packed data set can't be had, or isn't the one that its index tells of."""
+
+    def __init__(self, message: str) -> None:
+        # A worker's error is made anew in the parent from its whole traceback, which ends in this
+        # message; that is all that a user needs.
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+class Store(Protocol):
+    """Files by their names below a root, such as `train/000000.tar`."""
+
+    def where(self, name: str) -> str:
+        """Return the path or address of a file."""
+
+    def whole(self, name: str) -> bytes:
+        """Return all of a file. Raises StorageError."""
+
+    def part(self, name: str, offset: int, num_bytes: int, *, size: int) -> bytes:
+        """Return a part of a file that has `size` bytes in all. Raises StorageError."""
+
+
+def is_url(root: Path | str) -> bool:
+    """Return True for an address, False for a path."""
+    return str(root).lower().startswith(_URL_STARTS)
+
+
+def open_store(root: Path | str) -> Store:
+    """Return the store of a folder or an address. Raises ValueError for half an address."""
+    return HttpStore(str(root)) if is_url(root) else FolderStore(Path(root))
+
+
+class FolderStore:
+    """Files in a folder; the shards read last stay open."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._open: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[type[FolderStore], tuple[Path]]:
+        return FolderStore, (self._root,)
+
+    def __del__(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def where(self, name: str) -> str:
+        return str(self._root / name)
+
+    def whole(self, name: str) -> bytes:
+        try:
+            return (self._root / name).read_bytes()
+        except OSError as error:
+            raise StorageError(f"{self.where(name)} can't be read: {error.strerror}") from None
+
+    def part(self, name: str, offset: int, num_bytes: int, *, size: int) -> bytes:
+        try:
+            descriptor = self._descriptor(name, size)
+            content = os.pread(descriptor, num_bytes, offset)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{self.where(name)} can't be read: {error.strerror}") from None
+        if len(content) != num_bytes:
+            raise StorageError(
+                f"{self.where(name)} was cut short meanwhile: bytes {offset} to "
+                f"{offset + num_bytes} are not there"
+            )
+        return content
+
+    def _descriptor(self, name: str, size: int) -> int:
+        if name not in self._open:
+            descriptor = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+            found = os.fstat(descriptor).st_size
+            if found != size:
+                os.close(descriptor)
+                raise StorageError(_other_size(self.where(name), found, size))
+            if len(self._open) >= _MAX_OPEN_FILES:
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[name] = descriptor
+        return self._open[name]
+
+
+class HttpStore:
+    """Files below an address, over one connection a process that is kept and mended."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root.rstrip("/")
+        try:
+            address = urlsplit(self._root)
+            self._host, self._port = address.hostname or "", address.port
+        except ValueError:  # a port that is no number, half a pair of brackets
+            self._host = ""
+        if not self._host or address.query or address.fragment:
+            raise ValueError(f"{root!r} is no address to read from: use http://HOST:PORT/PATH")
+        self._is_secure, self._path = address.scheme.lower() == "https", address.path
+        self._connection: http.client.HTTPConnection | None = None
+        self._process = 0
+
+    def __reduce__(self) -> tuple[type[HttpStore], tuple[str]]:
+        return HttpStore, (self._root,)
+
+    def where(self, name: str) -> str:
+        return f"{self._root}/{quote(name)}"
+
+    def whole(self, name: str) -> bytes:
+        content, _ = self._get(name, {}, wanted=200)
+        return content
+
+    def part(self, name: str, offset: int, num_bytes: int, *, size: int) -> bytes:
+        if num_bytes == 0:  # what no Range can ask for
+            return b""
+        last = offset + num_bytes - 1
+        content, span = self._get(name, {"Range": f"bytes={offset}-{last}"}, wanted=206)
+        _, _, found = span.rpartition("/")
+        if found.isdecimal() and int(found) != size:
+            raise StorageError(_other_size(self.where(name), int(found), size))
+        if not span.startswith(f"bytes {offset}-{last}/") or len(content) != num_bytes:
+            raise StorageError(
+                f"{self.where(name)}: the server was asked for bytes {offset}-{last} and sent "
+                f"{len(content)} bytes, {span or 'without a Content-Range'}"
+            )
+        return content
+
+    def _get(self, name: str, headers: dict[str, str], *, wanted: int) -> tuple[bytes, str]:
+        """Return a file's content, or its part, and the Content-Range that came with it."""
+        reason = ""
+        for wait_s in (None, *_WAITS_S):
+            if wait_s is not None:
+                time.sleep(wait_s)
+            try:
+                response = self._ask(name, headers)
+                if response.status == wanted:
+                    return response.read(), response.headers.get("Content-Range", "")
+            except (OSError, http.client.HTTPException) as error:
+                self._connection = None
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                continue
+            self._connection = None  # what else it sends isn't read: it may be a whole shard
+            reason = f"the server answers {response.status} {response.reason}"
+            if response.status == 200:
+                reason = _NO_PARTS
+            if response.status not in _TEMPORARY:
+                raise StorageError(f"{self.where(name)} can't be read: {reason}")
+        tries = f"tried {1 + len(_WAITS_S)} times"
+        raise StorageError(f"{self.where(name)} can't be read: {reason} ({tries})")
+
+    def _ask(self, name: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        if self._connection is None or self._process != os.getpid():
+            kind = http.client.HTTPSConnection if self._is_secure else http.client.HTTPConnection
+            self._connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
+            self._process = os.getpid()
+        self._connection.request("GET", f"{self._path}/{quote(name)}", headers=headers)
+        return self._connection.getresponse()
+
+
+def _other_size(where: str, found: int, size: int) -> str:
+    return (
+        f"{where} has {found} bytes and the index says {size}: it was damaged or replaced; "
+        "tools/pack_dataset.py --verify names what else is"
+    )

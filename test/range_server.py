@@ -1,0 +1,79 @@
+"""An http server of a folder that sends parts of files, and has the faults that it is asked for."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class RangeHandler(SimpleHTTPRequestHandler):
+    """Answers `Range: bytes=A-B`; the server's `faults` come first, one an answer."""
+
+    protocol_version = "HTTP/1.1"  # keeps connections open
+    disable_nagle_algorithm = True  # else head and body, sent apart, cost 40 ms
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.client_address[1], self.path))
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        if fault == "close":
+            self.close_connection = True
+            return
+        if isinstance(fault, int):
+            self.send_error(fault)
+            return
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        path = Path(self.translate_path(self.path))
+        if not asked or not path.is_file():
+            super().do_GET()
+            return
+        first, last = map(int, asked.groups())
+        with open(path, "rb") as file:
+            file.seek(first)
+            size, part = path.stat().st_size, file.read(last + 1 - first)
+        if fault == "other part":
+            first += 1
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if fault == "half":
+            part, self.close_connection = part[: len(part) // 2], True
+        self.wfile.write(part)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+class RangeServer(ThreadingHTTPServer):
+    """A server on a free port of this machine."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, handler: type[SimpleHTTPRequestHandler]) -> None:
+        self.faults: list[int | str] = []
+        self.requests: list[tuple[int, str]] = []  # (port of the connection, path)
+        super().__init__(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def serving(
+    folder: Path, handler: type[SimpleHTTPRequestHandler] = RangeHandler
+) -> Iterator[RangeServer]:
+    """Serve a folder meanwhile."""
+    with RangeServer(folder, handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
