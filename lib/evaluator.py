@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import build_computing, build_eval_loader, place
-from lib.checkpoint import load_weights, read_weights
+from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.data import BadImageLedger, ImageList, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, Computing, evaluate
@@ -51,8 +51,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         request.folder.mkdir(parents=True, exist_ok=True)
     console = Console(is_main)
     file = read_weights(request.weights)
-    network: nn.Module = build_model(config, file.num_classes)
-    loaded = load_weights(network, file)
+    network, loaded = _network(config, file)
     images = read_val(
         request.data_path,
         val_set=config.DATASET.TEST_SET,
@@ -60,8 +59,6 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         num_classes=file.num_classes,
     )
     computing = build_computing(config, processes, amp_backend="torch")
-    if config.TEST.FOLD_BN:
-        network = fold_batch_norms(network)
     place(network, processes.device)
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",
@@ -102,6 +99,13 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         console.say(log.test_line(stats))  # last: what parses this log takes the last match
         _write_details(request, stats, class_names=images.class_names)
     return stats
+
+
+def _network(config: CfgNode, file: WeightFile) -> tuple[nn.Module, str]:
+    """Return the network with the weights in it, and a line on them."""
+    network: nn.Module = build_model(config, file.num_classes)
+    loaded = load_weights(network, file)
+    return (fold_batch_norms(network) if config.TEST.FOLD_BN else network), loaded
 
 
 def _evaluate(
