@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser
 from lib.config import load_config
-from lib.environment import Environment, read_cann_variables
+from lib.environment import Environment, RankInfo, read_cann_variables
 from lib.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
 from lib.stores import is_url
 
@@ -159,19 +159,24 @@ def run_on_cards(
     index, source = _card(args, environment)
     with let_the_first_rank_speak(ranks.local_rank):
         device = devices.select_device(args.device, index, index_source=source)
+    _announce(ranks, device, asked=args.device)
+    # Within the group: who leaves it ends the others' exchanges, and with them their own words.
+    with Processes(ranks, device) as processes, let_the_first_rank_speak(ranks.local_rank):
+        work(processes)
+
+
+def _announce(ranks: RankInfo, device: torch.device, *, asked: str) -> None:  # noqa: F821
+    """Say where another rank computes, or that the CPU was taken though CANN is there."""
     if not ranks.is_main:
         print(
             f"rank {ranks.rank} of {ranks.world_size} on {device}; rank 0 has the log", flush=True
         )
-    elif args.device == "auto" and device.type == "cpu" and read_cann_variables().home:
+    elif asked == "auto" and device.type == "cpu" and read_cann_variables().home:
         print(
             "[Warning] CANN is set up, but torch sees no NPU: this runs on the CPU; python "
             "tools/doctor.py says why",
             flush=True,
         )
-    # Within the group: who leaves it ends the others' exchanges, and with them their own words.
-    with Processes(ranks, device) as processes, let_the_first_rank_speak(ranks.local_rank):
-        work(processes)
 
 
 def _card(args: argparse.Namespace, environment: Environment) -> tuple[int, str]:
