@@ -62,7 +62,7 @@ def _verify(root: str) -> None:
 def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("data", metavar="DATA", nargs="?", type=Path, help="folder with train/ and val/, or one")
+    add("data", metavar="DATA", nargs="?", type=Path, help="holds train/, val/ or both")
     add("out", metavar="OUT", nargs="?", type=Path, help="folder for the shards and their index")
     add("--resize", type=int, help="shrink larger pictures to this short side in pixels")
     add("--quality", type=int, help=f"of the JPEG files that --resize writes ({_QUALITY})")
