@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, instead of skipping, where the simulated npu cannot be built",
     )
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C again where a shell started the tests in the background, which ignores it.
+
+    The programs under test inherit what this process does.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_pictures(
