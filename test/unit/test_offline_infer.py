@@ -1,6 +1,8 @@
 """lib/offline_infer: what is read, what is refused, and how the work is spread and stopped."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -258,8 +260,12 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
 def test_a_stopped_run_ends_all_its_processes(stop, devices, ready, tmp_path):
     options = ["--model", tmp_path / "model.onnx", "--loop=100000000", f"--device={devices}"]
     process = run_until(INFER, *options, line="warm up", log=tmp_path / "log")
-    process.send_signal(stop)
-    assert process.wait(60) == 128 + stop  # it waits for its processes
+    try:
+        process.send_signal(stop)
+        assert process.wait(60) == 128 + stop  # it waits for its processes
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert last.startswith("[Error] stopped by "), last
 
