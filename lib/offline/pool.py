@@ -5,17 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import NoReturn, TypeVar
 
-from lib.cli import PartlyFailed, Stopped
+from lib.cli import PartlyFailed
 from lib.launch import end_with_parent
 
 Job = TypeVar("Job")
@@ -50,7 +48,7 @@ def run_in_processes(
         jobs: what it is called with; taken one by one as the work goes on.
         num_workers: how many processes.
         start_method: 'fork', 'spawn', 'forkserver'; None for the platform's own.
-        check: called several times a second; what it raises ends the work. See `stops_noted`.
+        check: called several times a second; what it raises ends the work. See `lib.stops`.
         in_order: as the jobs come. Few are ahead of a slow one, so few results are kept.
 
     Raises:
@@ -82,39 +80,6 @@ def run_in_processes(
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def stops_noted() -> Iterator[Callable[[], None]]:
-    """Note Ctrl-C and SIGTERM within the block; yield a function that raises what was noted.
-
-    An exception raised by a signal itself may come anywhere, within a destructor too, where Python
-    drops it. A second signal does raise at once. Off the main thread nothing changes.
-
-    Raises (from that function): KeyboardInterrupt, Stopped.
-    """
-    noted: list[int] = []
-
-    def check() -> None:
-        if noted:
-            raise KeyboardInterrupt if noted[0] == signal.SIGINT else Stopped(noted[0])
-
-    def note(number: int, frame: object) -> None:
-        check()
-        noted.append(number)
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    # An ignored signal stays so: a shell's background jobs ignore Ctrl-C.
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _set_up_worker() -> None:

@@ -24,9 +24,10 @@ from lib.cli import PartlyFailed
 from lib.environment import num_cores
 from lib.files import write_atomically
 from lib.offline.pixels import eval_crop, load_rgb
-from lib.offline.pool import run_in_processes, stops_noted
+from lib.offline.pool import run_in_processes
 from lib.offline.record import Target, origins_of
 from lib.offline.sources import Sources, find_sources
+from lib.stops import stops_noted
 from lib.transforms import eval_resize, normalize, recipe
 
 _MODEL = "hrnet"

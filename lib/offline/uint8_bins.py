@@ -15,10 +15,11 @@ from lib.cli import PartlyFailed
 from lib.environment import num_cores
 from lib.files import write_atomically
 from lib.offline.files import shorten
-from lib.offline.pool import run_in_processes, stops_noted
+from lib.offline.pool import run_in_processes
 from lib.offline.record import ENDING, Target, origins_of
 from lib.offline.sources import Sources, find_sources
 from lib.pictures import one_line
+from lib.stops import stops_noted
 from lib.transforms import eval_pixels, eval_resize, open_rgb, recipe
 
 _MODEL = "hrnet"

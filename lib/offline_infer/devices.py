@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from lib.cli import PartlyFailed, Stopped
 from lib.launch import end_with_parent
-from lib.offline.pool import stops_noted
 from lib.offline_infer.runner import InferRequest, Outcome, Say, run_request
 from lib.offline_infer.summary import end_to_end_line
+from lib.stops import stops_noted
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from lib.data.packed import FileSum, Index, PartIndex, Places
 from lib.environment import num_cores
 from lib.files import open_atomically, write_atomically
 from lib.offline.files import write_json
-from lib.offline.pool import run_in_processes, stops_noted
+from lib.offline.pool import run_in_processes
 from lib.packing.pictures import Packed, Picture, prepare
 from lib.packing.record import Record, Sample, ShardRecord, fingerprint
 from lib.packing.tar import ShardWriter, size_with
+from lib.stops import stops_noted
 
 _PICTURES_A_JOB = 16
 _MEGABYTE = 1_000_000

@@ -15,8 +15,9 @@ from conftest import command, script_environment, write_pictures
 
 from lib.cli import PartlyFailed, Stopped
 from lib.offline import preprocess as preprocess_module
-from lib.offline.pool import run_in_processes, stops_noted
+from lib.offline.pool import run_in_processes
 from lib.offline.preprocess import PreprocessOptions, preprocess
+from lib.stops import stops_noted
 
 SCRIPT = "imagenet_torch_preprocess.py"
 TINY = PreprocessOptions(crop=8, num_workers=2, start_method="fork")
