@@ -26,13 +26,15 @@ from lib.files import write_atomically
 from lib.offline.pixels import eval_crop, load_rgb
 from lib.offline.pool import run_in_processes
 from lib.offline.record import Target, origins_of
-from lib.offline.sources import Sources, find_sources
-from lib.stops import stops_noted
+from lib.pictures import Sources, find_sources, one_line
+from lib.stops import Check, stops_noted
 from lib.transforms import eval_resize, normalize, recipe
 
-_MODEL = "hrnet"
+MODEL = "hrnet"
+
+Make = Callable[[str], npt.NDArray[np.generic]]  # from a picture's path to what its file holds
+
 _PICTURES_A_JOB = 8
-_MAX_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,30 @@ def preprocess(source: Path, target: Path, options: PreprocessOptions) -> Prepro
         PartlyFailed: the results can't be written, or a process was killed.
         Stopped, KeyboardInterrupt: the work was stopped.
     """
-    sources = find_sources(source, leave_out=target)
-    results = Target(target, source, _MODEL, recipe(options.crop), _num_bytes(options.crop))
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is not a folder: give one for the results")
-    with run_folder.lock(target), stops_noted() as check:
-        return _fill(results, sources, options, check)
+    results = Target(target, source, MODEL, recipe(options.crop), _num_bytes(options.crop))
+    return fill(results, partial(_file_of, crop=options.crop), options)
+
+
+def fill(results: Target, make: Make, options: PreprocessOptions) -> PreprocessReport:
+    """Write the file of each picture and the record, as `preprocess` says.
+
+    `make` gives a picture's file by the picture's path. It has to be picklable, and what it raises
+    says why the picture can't be read. Of the options, `crop` means nothing here.
+    """
+    sources = find_sources(results.root, leave_out=results.folder)
+    if results.folder.exists() and not results.folder.is_dir():
+        raise ValueError(f"{results.folder} is not a folder: give one for the results")
+    with run_folder.lock(results.folder), stops_noted() as check:
+        return _fill(results, sources, make, options=options, check=check)
 
 
 def _fill(
-    results: Target, sources: Sources, options: PreprocessOptions, check: Callable[[], None]
+    results: Target,
+    sources: Sources,
+    make: Make,
+    *,
+    options: PreprocessOptions,
+    check: Check,
 ) -> PreprocessReport:
     origins = origins_of(sources)
     there = results.keep_up_to_date(origins)
@@ -126,7 +142,7 @@ def _fill(
     try:
         results.write_record(wanted, failed)
         try:
-            with closing(_prepared(tasks, options, check)) as outcomes:
+            with closing(_prepared(tasks, make, options=options, check=check)) as outcomes:
                 for stem, reason in outcomes:
                     if reason:
                         failed[sources.paths[stem]] = reason
@@ -145,14 +161,14 @@ def _fill(
 
 
 def _prepared(
-    tasks: Sequence[_Task], options: PreprocessOptions, check: Callable[[], None]
+    tasks: Sequence[_Task], make: Make, *, options: PreprocessOptions, check: Check
 ) -> Generator[tuple[str, str], None, None]:
     """Do the tasks; yield the stem of each and, where it failed, the reason."""
     if not tasks:
         return
     starts = range(0, len(tasks), _PICTURES_A_JOB)
     work = run_in_processes(
-        partial(_prepare, crop=options.crop),
+        partial(_prepare, make=make),
         (tasks[start : start + _PICTURES_A_JOB] for start in starts),
         num_workers=min(options.num_workers or num_cores(), len(starts)),
         start_method=options.start_method,
@@ -165,20 +181,24 @@ def _prepared(
             progress.update(len(outcomes))
 
 
-def _prepare(tasks: Sequence[_Task], *, crop: int) -> list[tuple[str, str]]:
+def _prepare(tasks: Sequence[_Task], *, make: Make) -> list[tuple[str, str]]:
     """Write the results of a few pictures; runs in a worker."""
     outcomes = []
     for task in tasks:
         try:
-            planes = picture_planes(task.source, crop=crop)
+            content = make(task.source)
         except Exception as error:  # decoders raise many kinds; the reason is reported
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_LENGTH]
+            reason = one_line(error)
             Path(task.target).unlink(missing_ok=True)  # of an earlier, readable picture
         else:
             reason = ""
-            write_atomically(planes.astype("<f4", copy=False).data, task.target, durable=False)
+            write_atomically(content.data, task.target, durable=False)
         outcomes.append((task.stem, reason))
     return outcomes
+
+
+def _file_of(path: str, *, crop: int) -> npt.NDArray[np.float32]:
+    return picture_planes(path, crop=crop).astype("<f4", copy=False)
 
 
 def _num_bytes(crop: int) -> int:

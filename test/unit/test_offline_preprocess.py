@@ -231,7 +231,7 @@ def test_more_than_fifty_thousand_pictures_are_fine(tmp_path, monkeypatch):
     assert report.failed == {"7.jpg": "odd", "50000.jpg": "odd"}
 
 
-def _prepare_none(tasks, *, crop):
+def _prepare_none(tasks, *, make):
     return [(task.stem, "odd" if task.stem in ("7", "50000") else "") for task in tasks]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from conftest import write_pictures
 from PIL import Image
 
 from lib.cli import PartlyFailed, Stopped
-from lib.offline import uint8_bins
+from lib.offline import preprocess as preprocess_module
 from lib.offline.preprocess import PreprocessOptions, preprocess
-from lib.offline.uint8_bins import write_uint8_bins
+from lib.offline.uint8_bins import uint8_recipe, write_uint8_bins
 from lib.offline_infer.inputs import check_recipe
 from lib.offline_infer.session import ModelDescription, TensorSpec
 from lib.transforms import recipe
@@ -89,7 +90,7 @@ def test_inference_refuses_them_for_a_model_of_normalised_pictures(
     own = ModelDescription(
         tmp_path / "m.onnx",
         (TensorSpec("image", (1, 72, 72, 3), np.dtype(np.uint8)),),
-        uint8_bins.uint8_recipe(SIDE),
+        uint8_recipe(SIDE),
     )
     check_recipe(tmp_path / "bins", own)
 
@@ -143,12 +144,12 @@ def test_files_of_others_are_not_mixed_with(source: Path, tmp_path: Path) -> Non
         write_uint8_bins(source, source / "0.png", side=SIDE)
 
 
-_prepare = uint8_bins._prepare
+_prepare = preprocess_module._prepare
 
 
-def _stop_the_parent(tasks: list[tuple[str, str]], *, target: Path, side: int) -> dict[str, str]:
-    outcomes = _prepare(tasks, target=target, side=side)
-    if any(stem == "0" for stem, _ in tasks):  # once: a second signal ends a process at once
+def _stop_the_parent(tasks: list[object], *, make: Callable[[str], object]) -> list[object]:
+    outcomes = _prepare(tasks, make=make)
+    if any(task.stem == "0" for task in tasks):  # once: a second signal ends a process at once
         os.kill(os.getppid(), signal.SIGTERM)
     return outcomes
 
@@ -157,7 +158,7 @@ def test_a_stop_leaves_whole_files_and_a_true_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(tmp_path / "pictures", 60)
-    monkeypatch.setattr(uint8_bins, "_prepare", _stop_the_parent)
+    monkeypatch.setattr(preprocess_module, "_prepare", _stop_the_parent)
     bins = tmp_path / "bins"
     with pytest.raises(Stopped, match="SIGTERM"):
         write_uint8_bins(tmp_path / "pictures", bins, side=SIDE, num_workers=1)
