@@ -24,8 +24,8 @@ def main() -> int:
     add("--image_size", type=int, default=224, help="side of the result in pixels")
     args = parser.parse_args()
 
-    from lib.offline.files import shorten
     from lib.offline.preprocess import PreprocessOptions, preprocess
+    from lib.pictures import shorten
 
     options = PreprocessOptions(args.image_size, args.workers, args.limit)
     report = preprocess(args.source, args.target, options)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+
+
+def write_json(content: object, path: Path) -> None:
+    """Write `content` as indented JSON in one piece. Raises OSError."""
+    write_atomically(f"{json.dumps(content, indent=2)}\n".encode(), path)
 
 
 def write_atomically(data: bytes | memoryview, path: str | Path, *, durable: bool = True) -> None:

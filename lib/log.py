@@ -18,6 +18,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from lib import files
 from lib.files import write_atomically
 from lib.metrics import Metrics
 
@@ -229,7 +230,7 @@ def read_records(path: Path) -> list[dict[str, object]]:
 def write_json(content: Mapping[str, object], path: Path) -> None:
     """Write `content` as indented JSON, atomically; NaN and infinity become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically((json.dumps(_finite(content), indent=2) + "\n").encode(), path)
+    files.write_json(_finite(content), path)
 
 
 def _finite(record: Mapping[str, object]) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,7 +34,7 @@ def main() -> int:
     from lib.benchmark.network import Task
     from lib.benchmark.rounds import machine, markdown
     from lib.device import describe, select_device
-    from lib.files import write_atomically
+    from lib.files import write_atomically, write_json
     from lib.precision import Precision
 
     device = select_device(args.device)
@@ -51,8 +50,7 @@ def main() -> int:
     lines = [] if args.no_floor else _floor_lines(task, rows)
     print(*lines, sep="\n", flush=True)
     if args.json is not None:
-        text = json.dumps([row.as_json() for row in rows], indent=2)
-        write_atomically(f"{text}\n".encode(), args.json)
+        write_json([row.as_json() for row in rows], args.json)
     if args.all:
         command = f"`python tools/benchmark.py {' '.join(sys.argv[1:])}`"
         text = "\n\n".join(["# Benchmarks", heading, command, markdown(rows), *lines])
@@ -121,11 +119,11 @@ def _memory(args: argparse.Namespace, task: Task) -> list[Row]:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from lib.offline.sources import find_sources
+    from lib.pictures import find_sources
 
     if args.data_path is None:
         return []
-    sources = find_sources(args.data_path, leave_out=args.data_path / "..")
+    sources = find_sources(args.data_path)
     return [Path(sources.full_path(stem)) for stem in sources.paths][:_MAX_PICTURES]
 
 

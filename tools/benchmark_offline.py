@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ def main() -> int:
         raise ValueError("--data_path DIR is needed: a folder of pictures, or of class folders")
 
     from lib.benchmark.rounds import machine, markdown
-    from lib.files import write_atomically
+    from lib.files import write_json
 
     print(machine(num_cores()), flush=True)
     rows: list[Row] = []
@@ -46,14 +45,13 @@ def main() -> int:
             rows += _MEASURES[mode](args, Path(scratch))
         print(markdown(rows), flush=True)
     if args.json is not None:
-        text = json.dumps([row.as_json() for row in rows], indent=2)
-        write_atomically(f"{text}\n".encode(), args.json)
+        write_json([row.as_json() for row in rows], args.json)
     return EXIT_OK
 
 
 def _preprocess(args: argparse.Namespace, scratch: Path) -> list[Row]:
     from lib.benchmark import preparing
-    from lib.offline.sources import find_sources
+    from lib.pictures import find_sources
 
     sources = find_sources(args.data_path, leave_out=scratch)
     pictures = [Path(sources.full_path(stem)) for stem in sources.paths][:_MAX_PICTURES]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from lib.export.graph import broken_promises, describe, signature
 from lib.export.options import ExportOptions
 from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
 from lib.export.write import check_available, write_graph
-from lib.files import write_atomically
+from lib.files import write_json
 from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS
 from lib.onnx_file import opset_of
@@ -87,7 +86,7 @@ def export_onnx(
         finally:
             scratch.unlink(missing_ok=True)
     receipt_path = target.with_suffix(".receipt.json")
-    write_atomically((json.dumps(receipt, indent=2) + "\n").encode(), receipt_path)
+    write_json(receipt, receipt_path)
     if faults:
         raise PartlyFailed(f"{output} is not written: {'; '.join(faults)}; see {target}")
     return ExportReport(output, receipt_path, source.loaded, tuple(checks))

@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.offline.files import shorten
-from lib.offline.sources import find_sources
 from lib.onnx_file import class_names_of, load_model
+from lib.pictures import find_sources, shorten
 
 
 def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> dict[str, int]:
@@ -23,7 +22,7 @@ def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> dict[st
         ValueError: pictures outside of class folders, a class that the network lacks, or two
             pictures with one stem.
     """
-    sources = find_sources(folder, leave_out=folder / "..")
+    sources = find_sources(folder)
     paths = [Path(path) for path in sources.paths.values()]
     outside = [path.name for path in paths if len(path.parts) < 2]
     if outside:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from lib.offline.files import shorten, write_json
-from lib.offline.sources import Sources
+from lib.files import write_json
+from lib.pictures import Sources, shorten
 
 RECORD = "preprocess.json"
 ENDING = ".bin"

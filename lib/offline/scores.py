@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from lib.files import write_atomically
 from lib.label_file import LABEL_FORM, read_label_lines
-from lib.offline.files import picture_stem, shorten
 from lib.offline.mappings import better_mapping
 from lib.offline.predictions import prediction_names, stem_of
 from lib.offline.ranking import Indices, most_frequent_size, rank_files
+from lib.pictures import picture_stem, shorten
 
 # TensorFlow's networks for ImageNet have a background class in front of the thousand.
 _OUTPUTS_WITH_BACKGROUND = 1001

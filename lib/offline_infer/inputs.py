@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.offline.sources import find_sources
+from lib.offline.record import RECORD
 from lib.offline_infer.session import ModelDescription
+from lib.pictures import find_sources
 
-PREPROCESS_JSON = "preprocess.json"
 TENSOR_SUFFIXES = (".npy", ".bin")
 
 
@@ -78,7 +78,7 @@ def find_pictures(folder: Path, *, leave_out: Path | None) -> tuple[Sample, ...]
     `leave_out` is a folder that isn't looked into. Raises FileNotFoundError where there are none,
     ValueError where two have one stem.
     """
-    sources = find_sources(folder, leave_out=leave_out or folder / "..")
+    sources = find_sources(folder, leave_out=leave_out)
     return tuple(Sample(stem, (Path(sources.full_path(stem)),)) for stem in sources.paths)
 
 
@@ -99,7 +99,7 @@ def check_recipe(folder: Path, model: ModelDescription) -> None:
 
     Raises ValueError that names the first difference. Nothing is compared where a side is silent.
     """
-    path = folder / PREPROCESS_JSON
+    path = folder / RECORD
     if not path.is_file():
         return
     try:

@@ -19,8 +19,7 @@ from lib.data import packed
 from lib.data.lists import ImageList, read_split, require_same_classes
 from lib.data.packed import FileSum, Index, PartIndex, Places
 from lib.environment import num_cores
-from lib.files import open_atomically, write_atomically
-from lib.offline.files import write_json
+from lib.files import open_atomically, write_atomically, write_json
 from lib.offline.pool import run_in_processes
 from lib.packing.pictures import Packed, Picture, prepare
 from lib.packing.record import Record, Sample, ShardRecord, fingerprint

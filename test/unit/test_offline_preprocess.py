@@ -21,7 +21,7 @@ from lib.data import Normalize
 from lib.offline import preprocess as module
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
 from lib.offline.record import Target
-from lib.offline.sources import Sources
+from lib.pictures import Sources
 from lib.run_folder import lock
 from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_pixels, eval_resize, open_rgb, recipe
 

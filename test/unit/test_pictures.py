@@ -9,7 +9,8 @@ from conftest import write_pictures
 
 from lib import pictures
 from lib.data.lists import read_val
-from lib.offline import sources
+from lib.offline import labels, preprocess
+from lib.offline_infer import inputs
 from lib.pictures import find_pictures, find_sources, network_input
 from lib.transforms import eval_pixels, normalize, open_rgb
 
@@ -38,8 +39,9 @@ def test_two_of_one_stem_matter_only_where_results_are_named_after_them(tmp_path
 
 
 def test_the_offline_steps_have_the_same_finder() -> None:
-    assert sources.find_sources is pictures.find_sources
-    assert sources.Sources is pictures.Sources
+    for step in (preprocess, labels, inputs):
+        assert step.find_sources is pictures.find_sources
+    assert preprocess.Sources is pictures.Sources
 
 
 def test_a_networks_input_is_evaluations_and_an_unreadable_picture_is_named(
