@@ -117,27 +117,41 @@ def walk(root: Path | str, *, leave_out: Path | None = None) -> Iterator[tuple[s
     neither file nor folder (a pipe would keep its reader waiting), and the folder `leave_out`.
     """
     left_out = None if leave_out is None else leave_out.resolve()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        # Changed in place: that is how os.walk is told where not to go.
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and not _leads_back(folder, name)
-            and Path(folder, name).resolve() != left_out
-        ]
-        shown = (name for name in names if not name.startswith("."))
-        yield folder, [name for name in shown if _is_file_or_gone(os.path.join(folder, name))]
+    folders = [os.fspath(root)]
+    while folders:
+        folder = folders.pop()
+        below, names = _entries(folder)
+        folders += [path for path in below if left_out is None or Path(path).resolve() != left_out]
+        yield folder, names
 
 
-def _leads_back(folder: str, name: str) -> bool:
-    path = Path(folder, name)
-    return path.is_symlink() and Path(folder).resolve().is_relative_to(path.resolve())
+def _entries(folder: str) -> tuple[list[str], list[str]]:
+    """Paths of the folders in a folder, and names of its files; see `walk`.
+
+    The listing itself says what is what: only links are asked for, since files may be millions.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:  # a folder that can't be read has nothing
+        return [], []
+    folders = [entry.path for entry in entries if _is_folder(entry)]
+    names = [entry.name for entry in entries if _is_file_or_gone(entry)]
+    return [path for path in folders if not _leads_back(folder, path)], names
 
 
-def _is_file_or_gone(path: str) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_file_or_gone(entry: os.DirEntry[str]) -> bool:
     """A link that leads nowhere is kept: whoever reads it says so, with its name."""
-    return os.path.isfile(path) or not os.path.exists(path)
+    if not entry.is_symlink():
+        return entry.is_file()
+    return os.path.isfile(entry.path) or not os.path.exists(entry.path)
+
+
+def _leads_back(folder: str, path: str) -> bool:
+    return os.path.islink(path) and Path(folder).resolve().is_relative_to(Path(path).resolve())
 
 
 def _files_below(root: Path, leave_out: Path | None) -> Iterator[str]:
