@@ -6,7 +6,7 @@ import argparse
 import warnings
 from pathlib import Path
 
-from lib.cli import ArgumentParser, run_script
+from lib.cli import ArgumentParser, needing, run_script
 
 _RECIPES = Path(__file__).resolve().parent / "experiments"
 
@@ -14,12 +14,9 @@ _RECIPES = Path(__file__).resolve().parent / "experiments"
 def main() -> int:
     """Parse the command line and export."""
     args = _parse()
-    try:
+    with needing("pip install -r requirements.txt -r requirement_for_infer.txt"):
         from lib.config import load_config
         from lib.export import ExportOptions, export_onnx, parse_batch
-    except ModuleNotFoundError as error:
-        hint = "pip install -r requirements.txt -r requirement_for_infer.txt"
-        raise ValueError(f"{error.name} is not installed: {hint}") from None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = load_config(args.cfg, args.overrides)

@@ -12,7 +12,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
@@ -37,6 +38,15 @@ class Stopped(Exception):
 
 class PartlyFailed(Exception):
     """The work was done, but not all of it; the message says what is missing (exit code 1)."""
+
+
+@contextmanager
+def needing(command: str) -> Iterator[None]:
+    """Raise ValueError that names a package which an import in the block lacks, and `command`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: {command}") from None
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

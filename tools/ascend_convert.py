@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import _init_paths
 
-from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, run_script
+from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, needing, run_script
 
 if TYPE_CHECKING:
     from lib.ascend import Conversion, Finding, ModelInput
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 def main() -> int:
     """Check, write, convert; return the exit code."""
     args = _parse()
-    try:
+    with needing("pip install -r requirement_for_infer.txt"):
         from lib import ascend
-    except ModuleNotFoundError as error:
-        hint = "pip install -r requirement_for_infer.txt"
-        raise ValueError(f"{error.name} is not installed: {hint}") from None
     if not args.uint8_bins:  # before the table of the model, which is long
         _check_request(args)
     if _print_findings(ascend.check_model(args.onnx)):

@@ -31,7 +31,7 @@ def main() -> int:
     modes = list(_MODES) if args.all else args.modes
     _check(args, modes)
 
-    from lib.benchmark.network import Task
+    from lib.benchmark.network import Task, floor_lines
     from lib.benchmark.rounds import machine, markdown
     from lib.device import describe, select_device
     from lib.files import write_atomically, write_json
@@ -47,7 +47,7 @@ def main() -> int:
     for mode in modes:
         rows += _MEASURES[mode](args, task)
         print(markdown(rows), flush=True)
-    lines = [] if args.no_floor else _floor_lines(task, rows)
+    lines = [] if args.no_floor else floor_lines(task, rows)
     print(*lines, sep="\n", flush=True)
     if args.json is not None:
         write_json([row.as_json() for row in rows], args.json)
@@ -125,12 +125,6 @@ def _pictures(args: argparse.Namespace) -> list[Path]:
         return []
     sources = find_sources(args.data_path)
     return [Path(sources.full_path(stem)) for stem in sources.paths][:_MAX_PICTURES]
-
-
-def _floor_lines(task: Task, rows: list[Row]) -> list[str]:
-    from lib.benchmark.network import floor_lines
-
-    return floor_lines(task, rows)
 
 
 _MEASURES: dict[str, Callable[[argparse.Namespace, Task], list[Row]]] = {

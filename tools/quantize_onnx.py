@@ -8,17 +8,14 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.cli import EXIT_OK, ArgumentParser, needing, run_script
 
 
 def main() -> int:
     """Write the model, compare it with the original, and refuse it where it lost too much."""
     args = _parse()
-    try:
+    with needing("pip install -r requirement_for_infer.txt"):
         from lib.quantize import ShrinkOptions, shrink
-    except ModuleNotFoundError as error:
-        hint = "pip install -r requirement_for_infer.txt"
-        raise ValueError(f"{error.name} is not installed: {hint}") from None
     options = ShrinkOptions(
         args.calibration,
         args.evaluate,

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lib.benchmark.rounds import Row, compare, torch_threads
+from lib.benchmark.rounds import Row, compare, peer_module, torch_threads
 from lib.data import (
     ImageList,
     LoaderOptions,
@@ -208,13 +208,8 @@ class _Reference(Dataset[tuple[Tensor, int]]):
 
 
 def _torchvision(size: int) -> Callable[[str], Tensor]:
-    try:
-        from torchvision import transforms  # nothing but this comparison needs it
-        from torchvision.datasets.folder import default_loader
-    except ImportError as error:
-        raise ValueError(
-            f"torchvision, to compare with: {error}; pip install torchvision"
-        ) from None
+    transforms = peer_module("torchvision.transforms")
+    default_loader = peer_module("torchvision.datasets.folder").default_loader
     pipeline = transforms.Compose(
         [
             transforms.RandomResizedCrop(size, _SCALE, _RATIO),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 
 import torch
 from torch import nn
@@ -14,10 +13,10 @@ from torch.nn import functional as F
 from lib import device as devices
 from lib.assembly import place
 from lib.benchmark.floor import floor_of, measure_rates
-from lib.benchmark.rounds import Row, Work, compare
+from lib.benchmark.rounds import Row, Work, compare, peer_module
 from lib.model_info import measure_model
 from lib.models.fast import fold_batch_norms
-from lib.models.hrnet import build_hrnet
+from lib.models.hrnet import HRNet, build_hrnet
 from lib.optim import OptimizerOptions, build_optimizer
 from lib.precision import Precision
 
@@ -119,7 +118,7 @@ def ours_network(task: Task) -> nn.Module:
 
 def timms_network(task: Task) -> nn.Module:
     """Return timm's network of that name with random weights, in place on the device."""
-    network = _timm().create_model(timm_name(task.arch), num_classes=_NUM_CLASSES)
+    network = peer_module("timm").create_model(timm_name(task.arch), num_classes=_NUM_CLASSES)
     place(network, task.device)
     return network
 
@@ -136,14 +135,6 @@ def _with_prefix_of(peer: nn.Module, plain: nn.Module) -> dict[str, torch.Tensor
 def timm_name(arch: str) -> str:
     """Return timm's name of a network: only the first of the small ones is called otherwise."""
     return "hrnet_w18_small" if arch == "hrnet_w18_small_v1" else arch
-
-
-def _timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(f"timm, to compare with: {error}; pip install timm") from None
-    return timm
 
 
 def training_step(network: nn.Module, task: Task) -> Work:
@@ -165,8 +156,7 @@ def training_step(network: nn.Module, task: Task) -> Work:
 def _inference(network: nn.Module, task: Task) -> Work:
     images, _ = synthetic_batch(task)
     precision = Precision(task.precision, task.device)
-    is_ours = not network.__class__.__module__.startswith(("timm.", "torch."))
-    network = fold_batch_norms(network) if is_ours else network.eval()
+    network = fold_batch_norms(network) if isinstance(network, HRNet) else network.eval()
     place(network, task.device)
     return partial(_forward, network, images, precision, task.device)
 

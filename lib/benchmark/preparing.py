@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lib.benchmark.rounds import Row, compare, torch_threads
+from lib.benchmark.rounds import Row, compare, peer_module, torch_threads
 from lib.environment import num_cores
 from lib.files import write_atomically
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
@@ -58,12 +58,7 @@ def _ours(picture: Path, target: Path, *, crop: int) -> None:
 
 
 def _torchvision(crop: int) -> Callable[[Path, Path], None]:
-    try:
-        from torchvision import transforms  # nothing but this comparison needs it
-    except ImportError as error:
-        raise ValueError(
-            f"torchvision, to compare with: {error}; pip install torchvision"
-        ) from None
+    transforms = peer_module("torchvision.transforms")
     pipeline = transforms.Compose(
         [
             transforms.Resize(eval_resize(crop)),

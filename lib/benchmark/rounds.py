@@ -6,6 +6,7 @@ median over the rounds forgets the gusts.
 
 from __future__ import annotations
 
+import importlib
 import platform
 import statistics
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -120,6 +122,15 @@ def markdown(rows: Sequence[Row]) -> str:
             f"{row.unit} | {row.ratio:.2f} | {goal} | {row.remark} |"
         )
     return "\n".join(lines)
+
+
+def peer_module(name: str) -> ModuleType:
+    """Return a module that only a comparison needs. Raises ValueError where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise ValueError(f"{package}, to compare with: {error}; pip install {package}") from None
 
 
 def machine(num_cores: int) -> str:

@@ -161,7 +161,8 @@ def _prepare(folder: OutputFolder, source: Source, say: Say) -> None:
         return
     if folder.folder.exists() and not folder.folder.is_dir():
         raise NotADirectoryError(f"--output: {folder.folder} is a file")
-    if any(file.parent.resolve() == folder.folder.resolve() for file in _files_of(source)):
+    inputs = {file.parent for sample in source.samples for file in sample.files}
+    if folder.folder.resolve() in {parent.resolve() for parent in inputs}:
         raise ValueError(f"--output: {folder.folder} is the folder of the inputs; give another")
     num_others = folder.clear(source.samples)
     summary_path(folder.folder).unlink(missing_ok=True)
@@ -169,16 +170,6 @@ def _prepare(folder: OutputFolder, source: Source, say: Say) -> None:
     say(f"[INFO] output path:{folder.folder}")
     if num_others:
         say(f"[WARN] {num_others} predictions of other runs stay in {folder.folder}")
-
-
-def _files_of(source: Source) -> Iterator[Path]:
-    """Yield a file of each folder that the samples lie in."""
-    seen: set[Path] = set()
-    for sample in source.samples:
-        for file in sample.files:
-            if file.parent not in seen:
-                seen.add(file.parent)
-                yield file
 
 
 def _say_batches(source: Source, model: ModelDescription, num_batches: int, say: Say) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lib.offline_infer.inputs import Sample
 from lib.offline_infer.session import Array, ModelDescription, TensorSpec
+from lib.pictures import one_line
 from lib.transforms import eval_pixels, normalize, open_rgb, recipe
 
 PURE_INFER_NAME = "pure_infer_data"
@@ -174,8 +175,7 @@ class Pictures:
                     open_rgb(sample.files[0]), resize=self._resize, crop=self._crop
                 )
             except Exception as error:  # Pillow's plug-ins raise nearly anything
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                failures.append(f"{sample.files[0]}: {reason[:200]}")
+                failures.append(f"{sample.files[0]}: {one_line(error)}")
                 continue
             batch[len(good)] = normalize(pixels)
             good.append(sample)
