@@ -46,8 +46,8 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     a, b = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
     source = torch.zeros(_MEBI_VALUES * 2**20, device=device, dtype=dtype)
     target = torch.empty_like(source)
-    product_s = _fastest_s(lambda: a @ b, device)
-    copy_s = _fastest_s(lambda: target.copy_(source), device)
+    product_s = _median_s(lambda: a @ b, device)
+    copy_s = _median_s(lambda: target.copy_(source), device)
     return Rates(_SIDE**3 / product_s, 2 * source.numel() * source.element_size() / copy_s)
 
 
@@ -59,7 +59,7 @@ def floor_of(info: ModelInfo, rates: Rates, *, mode: str, bytes_per_value: int) 
     )
 
 
-def _fastest_s(work: Callable[[], object], device: torch.device) -> float:
+def _median_s(work: Callable[[], object], device: torch.device) -> float:
     work()
     times = []
     for _ in range(_ROUNDS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,15 +82,14 @@ def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:
         remark = f"same class for {cost.num_agreeing} of {cost.num_images} pictures"
         if cost.num_correct_before is not None:
             remark += f", right {cost.num_correct_before} before, {cost.num_correct_after} after"
-    work = _served_work(models)
     name = "torch, eager, channels_last"
     return [
         *measure_against(models, models.network, name, goals={"float32": GOAL_ONNX}, rounds=rounds),
         compare(
             "infer",
             f"int8, batch {models.batch}",
-            ours=work["int8"],
-            peer=work["float32"],
+            ours=_served(models.int8, models),
+            peer=_served(models.float32, models),
             num_items=_BATCHES_A_ROUND * models.batch,
             unit=_UNIT,
             rounds=rounds,
@@ -114,34 +112,33 @@ def measure_against(
             for _ in range(_BATCHES_A_ROUND):
                 network(batch)
 
-    work = _served_work(models)
+    forms = {"float32": models.float32, "int8": models.int8}
+    paths = {form: path for form, path in forms.items() if form in goals and path}
     return [
         compare(
             "infer",
             f"ONNX Runtime, {form}, batch {models.batch}",
-            ours=work[form],
+            ours=_served(path, models),
             peer=eager,
             num_items=_BATCHES_A_ROUND * models.batch,
             unit=_UNIT,
             rounds=rounds,
-            goal=goal,
+            goal=goals[form],
             peer_name=name,
         )
-        for form, goal in goals.items()
-        if form in work
+        for form, path in paths.items()
     ]
 
 
-def _served_work(models: Models) -> dict[str, Work]:
-    """What computes a round of batches, by form."""
-    images = _images(models)
+def _served(path: Path, models: Models) -> Work:
+    """What computes a round of batches with one form of the network."""
+    session, images = _open(path), _images(models)
 
-    def served(session: Session) -> None:
+    def work() -> None:
         for _ in range(_BATCHES_A_ROUND):
             session.run([images])
 
-    forms = {"float32": models.float32, "int8": models.int8}
-    return {form: partial(served, _open(path)) for form, path in forms.items() if path}
+    return work
 
 
 def _images(models: Models) -> npt.NDArray[np.float32]:
