@@ -1,7 +1,7 @@
 """The configuration: yacs defaults, yaml files with `_BASE_`, and KEY VALUE overrides.
 
-A key exists here only if some code reads it. `load_config` gives a fresh, frozen CfgNode each
-call, so that two runs in one process never see each other's settings.
+`load_config` gives a fresh, frozen CfgNode each call, so that two runs in one process never see
+each other's settings.
 """
 
 from __future__ import annotations
@@ -14,90 +14,8 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode
 
-_DEFAULTS = """
-OUTPUT_DIR: output         # run folder: OUTPUT_DIR/<DATASET.DATASET>/<name of the yaml>
-WORKERS: -1                # data-loading processes a card; -1: cores / cards
-PRINT_FREQ: 100            # steps between two console lines; the device is synchronised only then
-SEED: 0
-CUDNN:
-  BENCHMARK: true          # let cuDNN pick the fastest convolutions for the shapes it sees
-  DETERMINISTIC: false
-MODEL:
-  NAME: hrnet_w18          # a row of ARCHS in lib/models/hrnet.py, or cls_hrnet with EXTRA
-  IMAGE_SIZE: [224, 224]
-  NUM_CLASSES: 0           # 0: as many as the data set has
-  PRETRAINED: ''           # weights to start from
-  EXTRA: {}                # STAGE1..4 as in the official yaml files
-DATASET:
-  DATASET: imagenet        # names the run folder
-  ROOT: ''                 # used where no data path is given on the command line
-  TRAIN_SET: train
-  TEST_SET: val
-  BAD_IMAGES: skip         # skip | fail: what a picture that cannot be decoded means
-  BAD_IMAGES_MAX_SHARE: 0.01
-  DECODER: auto            # of training pictures: fast | pillow; auto: fast where it is installed
-AUG:
-  CROP_SCALE: [0.08, 1.0]  # share of the picture's area that a random crop covers
-  CROP_RATIO: [0.75, 1.3333333333333333]
-  HFLIP: 0.5               # probability of a horizontal flip
-TRAIN:
-  BATCH_SIZE_PER_GPU: 32
-  END_EPOCH: 100
-  RESUME: false            # continue from the run folder's checkpoint where there is one
-  OPTIMIZER: sgd           # sgd | adam | adamw | rmsprop
-  LR: 0.05                 # for one card; multiplied by the number of cards
-  LR_STEP: [30, 60, 90]    # epochs at which the rate is multiplied by LR_FACTOR
-  LR_FACTOR: 0.1
-  WD: 0.0001
-  MOMENTUM: 0.9
-  NESTEROV: true
-  PRECISION: auto          # auto (fp16 on npu and cuda, fp32 on cpu) | fp32 | hf32 | fp16 | bf16
-  AMP_BACKEND: torch       # torch | apex (Ascend's apex, O2, on npu)
-  ACCUM_STEPS: 1           # parts in which a batch is computed, to need less memory
-  CHECKPOINT_ACTIVATIONS: false  # compute maps again for the gradients instead of keeping them
-  COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
-  SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
-TEST:
-  BATCH_SIZE_PER_GPU: 32
-  FOLD_BN: false           # valid.py evaluates with batch norms folded into the convolutions
-  MODEL_FILE: ''           # weights that valid.py evaluates
-"""
-
-# Keys of the official HRNet and Ascend yaml files that mean nothing here.
-_LEGACY_KEYS = """
-GPUS LOG_DIR DATA_DIR AUTO_RESUME PIN_MEMORY RANK CUDNN.ENABLED LOSS DEBUG
-MODEL.INIT_WEIGHTS MODEL.NUM_JOINTS MODEL.TAG_PER_JOINT MODEL.TARGET_TYPE MODEL.HEATMAP_SIZE
-MODEL.SIGMA DATASET.DATA_FORMAT DATASET.HYBRID_JOINTS_TYPE DATASET.SELECT_DATA DATASET.FLIP
-DATASET.SCALE_FACTOR DATASET.ROT_FACTOR DATASET.PROB_HALF_BODY DATASET.NUM_JOINTS_HALF_BODY
-DATASET.COLOR_RGB TRAIN.GAMMA1 TRAIN.GAMMA2 TRAIN.BEGIN_EPOCH TRAIN.CHECKPOINT TRAIN.SHUFFLE
-TEST.FLIP_TEST TEST.POST_PROCESS TEST.SHIFT_HEATMAP TEST.USE_GT_BBOX TEST.IMAGE_THRE
-TEST.NMS_THRE TEST.SOFT_NMS TEST.OKS_THRE TEST.IN_VIS_THRE TEST.COCO_BBOX_FILE TEST.BBOX_THRE
-"""
-OFFICIAL_NAME = "cls_hrnet"  # MODEL.NAME of the official yaml files, whose network is MODEL.EXTRA
-_CHOICES = {
-    "DATASET.BAD_IMAGES": ("skip", "fail"),
-    "DATASET.DECODER": ("auto", "fast", "pillow"),
-    "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
-    "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
-    "TRAIN.AMP_BACKEND": ("torch", "apex"),
-    "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
-}
-_MINIMUM = {
-    "WORKERS": -1,
-    "PRINT_FREQ": 1,
-    "SEED": 0,
-    "MODEL.NUM_CLASSES": 0,
-    "TRAIN.BATCH_SIZE_PER_GPU": 1,
-    "TRAIN.END_EPOCH": 1,
-    "TRAIN.LR": 0.0,
-    "TRAIN.LR_FACTOR": 0.0,
-    "TRAIN.WD": 0.0,
-    "TRAIN.MOMENTUM": 0.0,
-    "TRAIN.ACCUM_STEPS": 1,
-    "TRAIN.SAVE_EVERY_STEPS": 0,
-    "TEST.BATCH_SIZE_PER_GPU": 1,
-    "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
-}
+from lib.config.check import check
+from lib.config.defaults import DEFAULTS, LEGACY_KEYS, OFFICIAL_NAME
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
@@ -108,7 +26,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgN
     Raises ValueError (unknown key, wrong type or value, odd overrides, broken yaml) and
     FileNotFoundError (no such yaml), each in one line.
     """
-    defaults = CfgNode(yaml.safe_load(_DEFAULTS))
+    defaults = CfgNode(yaml.safe_load(DEFAULTS))
     config = defaults.clone()
     ignored: list[str] = []
     if path is not None:
@@ -123,7 +41,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgN
             f"{path or 'command line'}: keys without meaning here are ignored: {names}",
             stacklevel=2,
         )
-    _check(config)
+    check(config)
     config.freeze()
     return config
 
@@ -200,7 +118,7 @@ def _merge(
     ignored = []
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if path in _LEGACY_KEYS.split():
+        if path in LEGACY_KEYS.split():
             ignored.append(path)
         elif key not in config:
             raise ValueError(f"{source}: unknown key {path}{_suggestion(path)}")
@@ -227,7 +145,7 @@ def _free_form(tree: Mapping[str, object], *, where: str) -> CfgNode:
 
 
 def _suggestion(path: str) -> str:
-    known = list(_leaf_paths(yaml.safe_load(_DEFAULTS)))
+    known = list(_leaf_paths(yaml.safe_load(DEFAULTS)))
     # A key on the wrong level (LR for TRAIN.LR) is the commonest slip, so compare last names too.
     same_leaf = [name for name in known if name.split(".")[-1] == path.split(".")[-1].upper()]
     nearest = same_leaf or difflib.get_close_matches(path.upper(), known, n=1, cutoff=0.4)
@@ -261,48 +179,6 @@ def _coerced(value: object, default: object, *, where: str) -> object:
             f"{where}: {value!r} is a {type(value).__name__}, {wanted.__name__} is needed"
         )
     return value
-
-
-def value_at(config: CfgNode, path: str) -> object:
-    """Return the value of a dotted key such as `TRAIN.LR`."""
-    node: object = config
-    for part in path.split("."):
-        node = node[part]  # type: ignore[index]
-    return node
-
-
-def _check(config: CfgNode) -> None:
-    for path, allowed in _CHOICES.items():
-        if value_at(config, path) not in allowed:
-            raise ValueError(
-                f"{path}: {value_at(config, path)!r} is not one of {', '.join(allowed)}"
-            )
-    for path, minimum in _MINIMUM.items():
-        if not value_at(config, path) >= minimum:  # type: ignore[operator]
-            raise ValueError(f"{path}: {value_at(config, path)!r} is below {minimum}")
-    size = config.MODEL.IMAGE_SIZE
-    if len(size) != 2 or size[0] != size[1] or size[0] % 32 or size[0] < 32:
-        raise ValueError(
-            f"MODEL.IMAGE_SIZE: {list(size)} must be two equal multiples of 32, such as [224, 224]"
-        )
-    low, high = config.AUG.CROP_SCALE if len(config.AUG.CROP_SCALE) == 2 else (0, 0)
-    if not 0 < low <= high <= 1:
-        raise ValueError(
-            f"AUG.CROP_SCALE: {config.AUG.CROP_SCALE} must be [low, high] within (0, 1]"
-        )
-    low, high = config.AUG.CROP_RATIO if len(config.AUG.CROP_RATIO) == 2 else (0, 0)
-    if not 0 < low <= high:
-        raise ValueError(f"AUG.CROP_RATIO: {config.AUG.CROP_RATIO} must be [low, high] above 0")
-    if not 0 <= config.AUG.HFLIP <= 1:
-        raise ValueError(f"AUG.HFLIP: {config.AUG.HFLIP} must be a probability within [0, 1]")
-    if config.TRAIN.ACCUM_STEPS > config.TRAIN.BATCH_SIZE_PER_GPU:
-        raise ValueError(
-            f"TRAIN.ACCUM_STEPS: {config.TRAIN.ACCUM_STEPS} parts are more than the "
-            f"{config.TRAIN.BATCH_SIZE_PER_GPU} images of TRAIN.BATCH_SIZE_PER_GPU"
-        )
-    steps = config.TRAIN.LR_STEP
-    if any(step < 1 for step in steps) or sorted(set(steps)) != list(steps):
-        raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")
 
 
 def default_run_folder(config: CfgNode, config_path: Path | None) -> Path:

@@ -1,0 +1,73 @@
+"""Which values of the configuration's keys are allowed."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+_CHOICES = {
+    "DATASET.BAD_IMAGES": ("skip", "fail"),
+    "DATASET.DECODER": ("auto", "fast", "pillow"),
+    "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
+    "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
+    "TRAIN.AMP_BACKEND": ("torch", "apex"),
+    "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
+}
+_MINIMUM = {
+    "WORKERS": -1,
+    "PRINT_FREQ": 1,
+    "SEED": 0,
+    "MODEL.NUM_CLASSES": 0,
+    "TRAIN.BATCH_SIZE_PER_GPU": 1,
+    "TRAIN.END_EPOCH": 1,
+    "TRAIN.LR": 0.0,
+    "TRAIN.LR_FACTOR": 0.0,
+    "TRAIN.WD": 0.0,
+    "TRAIN.MOMENTUM": 0.0,
+    "TRAIN.ACCUM_STEPS": 1,
+    "TRAIN.SAVE_EVERY_STEPS": 0,
+    "TEST.BATCH_SIZE_PER_GPU": 1,
+    "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
+}
+
+
+def value_at(config: CfgNode, path: str) -> object:
+    """Return the value of a dotted key such as `TRAIN.LR`."""
+    node: object = config
+    for part in path.split("."):
+        node = node[part]  # type: ignore[index]
+    return node
+
+
+def check(config: CfgNode) -> None:
+    """Raise ValueError, in one line with the key and its value, for the first that is not."""
+    for path, allowed in _CHOICES.items():
+        if value_at(config, path) not in allowed:
+            raise ValueError(
+                f"{path}: {value_at(config, path)!r} is not one of {', '.join(allowed)}"
+            )
+    for path, minimum in _MINIMUM.items():
+        if not value_at(config, path) >= minimum:  # type: ignore[operator]
+            raise ValueError(f"{path}: {value_at(config, path)!r} is below {minimum}")
+    size = config.MODEL.IMAGE_SIZE
+    if len(size) != 2 or size[0] != size[1] or size[0] % 32 or size[0] < 32:
+        raise ValueError(
+            f"MODEL.IMAGE_SIZE: {list(size)} must be two equal multiples of 32, such as [224, 224]"
+        )
+    low, high = config.AUG.CROP_SCALE if len(config.AUG.CROP_SCALE) == 2 else (0, 0)
+    if not 0 < low <= high <= 1:
+        raise ValueError(
+            f"AUG.CROP_SCALE: {config.AUG.CROP_SCALE} must be [low, high] within (0, 1]"
+        )
+    low, high = config.AUG.CROP_RATIO if len(config.AUG.CROP_RATIO) == 2 else (0, 0)
+    if not 0 < low <= high:
+        raise ValueError(f"AUG.CROP_RATIO: {config.AUG.CROP_RATIO} must be [low, high] above 0")
+    if not 0 <= config.AUG.HFLIP <= 1:
+        raise ValueError(f"AUG.HFLIP: {config.AUG.HFLIP} must be a probability within [0, 1]")
+    if config.TRAIN.ACCUM_STEPS > config.TRAIN.BATCH_SIZE_PER_GPU:
+        raise ValueError(
+            f"TRAIN.ACCUM_STEPS: {config.TRAIN.ACCUM_STEPS} parts are more than the "
+            f"{config.TRAIN.BATCH_SIZE_PER_GPU} images of TRAIN.BATCH_SIZE_PER_GPU"
+        )
+    steps = config.TRAIN.LR_STEP
+    if any(step < 1 for step in steps) or sorted(set(steps)) != list(steps):
+        raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")

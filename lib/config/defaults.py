@@ -1,0 +1,65 @@
+"""Every key of the configuration with its default, and the keys of other projects that are ignored.
+
+A key exists here only if some code reads it.
+"""
+
+DEFAULTS = """
+OUTPUT_DIR: output         # run folder: OUTPUT_DIR/<DATASET.DATASET>/<name of the yaml>
+WORKERS: -1                # data-loading processes a card; -1: cores / cards
+PRINT_FREQ: 100            # steps between two console lines; the device is synchronised only then
+SEED: 0
+CUDNN:
+  BENCHMARK: true          # let cuDNN pick the fastest convolutions for the shapes it sees
+  DETERMINISTIC: false
+MODEL:
+  NAME: hrnet_w18          # a row of ARCHS in lib/models/hrnet.py, or cls_hrnet with EXTRA
+  IMAGE_SIZE: [224, 224]
+  NUM_CLASSES: 0           # 0: as many as the data set has
+  PRETRAINED: ''           # weights to start from
+  EXTRA: {}                # STAGE1..4 as in the official yaml files
+DATASET:
+  DATASET: imagenet        # names the run folder
+  ROOT: ''                 # used where no data path is given on the command line
+  TRAIN_SET: train
+  TEST_SET: val
+  BAD_IMAGES: skip         # skip | fail: what a picture that cannot be decoded means
+  BAD_IMAGES_MAX_SHARE: 0.01
+  DECODER: auto            # of training pictures: fast | pillow; auto: fast where it is installed
+AUG:
+  CROP_SCALE: [0.08, 1.0]  # share of the picture's area that a random crop covers
+  CROP_RATIO: [0.75, 1.3333333333333333]
+  HFLIP: 0.5               # probability of a horizontal flip
+TRAIN:
+  BATCH_SIZE_PER_GPU: 32
+  END_EPOCH: 100
+  RESUME: false            # continue from the run folder's checkpoint where there is one
+  OPTIMIZER: sgd           # sgd | adam | adamw | rmsprop
+  LR: 0.05                 # for one card; multiplied by the number of cards
+  LR_STEP: [30, 60, 90]    # epochs at which the rate is multiplied by LR_FACTOR
+  LR_FACTOR: 0.1
+  WD: 0.0001
+  MOMENTUM: 0.9
+  NESTEROV: true
+  PRECISION: auto          # auto (fp16 on npu and cuda, fp32 on cpu) | fp32 | hf32 | fp16 | bf16
+  AMP_BACKEND: torch       # torch | apex (Ascend's apex, O2, on npu)
+  ACCUM_STEPS: 1           # parts in which a batch is computed, to need less memory
+  CHECKPOINT_ACTIVATIONS: false  # compute maps again for the gradients instead of keeping them
+  COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
+  SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
+TEST:
+  BATCH_SIZE_PER_GPU: 32
+  FOLD_BN: false           # valid.py evaluates with batch norms folded into the convolutions
+  MODEL_FILE: ''           # weights that valid.py evaluates
+"""
+
+# Keys of the official HRNet and Ascend yaml files that mean nothing here.
+LEGACY_KEYS = """
+GPUS LOG_DIR DATA_DIR AUTO_RESUME PIN_MEMORY RANK CUDNN.ENABLED LOSS DEBUG
+MODEL.INIT_WEIGHTS MODEL.NUM_JOINTS MODEL.TAG_PER_JOINT MODEL.TARGET_TYPE MODEL.HEATMAP_SIZE
+MODEL.SIGMA DATASET.DATA_FORMAT DATASET.HYBRID_JOINTS_TYPE DATASET.SELECT_DATA DATASET.FLIP
+DATASET.SCALE_FACTOR DATASET.ROT_FACTOR DATASET.PROB_HALF_BODY DATASET.NUM_JOINTS_HALF_BODY
+DATASET.COLOR_RGB TRAIN.GAMMA1 TRAIN.GAMMA2 TRAIN.BEGIN_EPOCH TRAIN.CHECKPOINT TRAIN.SHUFFLE
+TEST.FLIP_TEST TEST.POST_PROCESS TEST.SHIFT_HEATMAP TEST.USE_GT_BBOX TEST.IMAGE_THRE
+TEST.NMS_THRE TEST.SOFT_NMS TEST.OKS_THRE TEST.IN_VIS_THRE TEST.COCO_BBOX_FILE TEST.BBOX_THRE
+"""
+OFFICIAL_NAME = "cls_hrnet"  # MODEL.NAME of the official yaml files, whose network is MODEL.EXTRA
