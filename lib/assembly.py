@@ -37,7 +37,12 @@ def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) 
         cudnn_benchmark=config.CUDNN.BENCHMARK,
         cudnn_deterministic=config.CUDNN.DETERMINISTIC,
     )
-    precision = Precision(config.TRAIN.PRECISION, device, backend=amp_backend)
+    precision = Precision(
+        config.TRAIN.PRECISION,
+        device,
+        backend=amp_backend,
+        max_grad_norm=config.TRAIN.CLIP_GRAD_NORM,
+    )
     channels_last = devices.memory_format(device) is torch.channels_last
     normalize = Normalize(channels_last=channels_last).to(device)
     return Computing(processes, precision, normalize, config.TRAIN.ACCUM_STEPS)

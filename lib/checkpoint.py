@@ -46,6 +46,8 @@ class _AddedState(TypedDict, total=False):
     """What the first releases did not save."""
 
     decoder: str  # of the training pictures; those releases used 'pillow'
+    state_dict_ema: dict[str, torch.Tensor]  # the averaged weights, where TRAIN.EMA_DECAY is set
+    num_ema_updates: int
 
 
 class TrainingState(_AddedState):

@@ -147,7 +147,7 @@ def grad_scaler(device: torch.device) -> torch.amp.GradScaler:
 
 
 def sgd(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, object]],
     device: torch.device,
     *,
     lr: float,
@@ -156,15 +156,21 @@ def sgd(
     nesterov: bool,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
-    """Return the device's fastest SGD: NpuFusedSGD for fp32/fp16 weights, torch's fused one."""
-    parameters = list(parameters)
-    fusable = fused and all(p.dtype in (torch.float32, torch.float16) for p in parameters)
+    """Return the device's fastest SGD: NpuFusedSGD for fp32/fp16 weights, torch's fused one.
+
+    `parameters` may be groups, which say in `params` what they hold.
+    """
+    given: list[nn.Parameter] | list[dict[str, object]] = list(parameters)  # type: ignore[assignment]
+    tensors: list[nn.Parameter] = []
+    for one in given:
+        tensors += one["params"] if isinstance(one, dict) else [one]  # type: ignore[arg-type]
+    fusable = fused and all(p.dtype in (torch.float32, torch.float16) for p in tensors)
     if device.type == "npu" and fusable:
         return _import_torch_npu().optim.NpuFusedSGD(
-            parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+            given, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
         )
     optimizer = torch.optim.SGD(
-        parameters,
+        given,
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
@@ -174,7 +180,7 @@ def sgd(
     if momentum and fused and has_fused_optimizers(device):
         # torch's fused kernel makes these from uninitialised memory, and an overflow on the first
         # fp16 step leaves them so. From zeros the first step is the same: momentum * 0 + gradient.
-        for parameter in parameters:
+        for parameter in tensors:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 

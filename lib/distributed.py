@@ -99,6 +99,23 @@ class Processes:
             buffer.copy_(part.view_as(buffer))
 
 
+def synchronised_norms(network: nn.Module, processes: Processes) -> nn.Module:
+    """Return the network with batch norms that take the images of all ranks together.
+
+    The parameters and their names stay. torch's own waits for the device in every such layer; on
+    npu torch_npu puts its own in place. A single process has nothing to synchronise.
+    Raises ValueError for several processes on the cpu.
+    """
+    if processes.ranks.world_size == 1:
+        return network
+    if processes.device.type == "cpu":
+        raise ValueError(
+            "TRAIN.SYNC_BN true: torch cannot synchronise batch norms on cpu; leave it at false, "
+            "or train on cuda or npu"
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
 class StopRequest:
     """Turns SIGTERM and Ctrl-C into a flag that all ranks see at the same step.
 

@@ -15,6 +15,7 @@ from lib.data import BadImage, Batch
 from lib.distributed import Processes, whole_gradients
 from lib.log import EpochStats, EvalStats, IntervalStats
 from lib.metrics import Meter, Metrics
+from lib.models.parts import begin_training
 from lib.optim import set_learning_rate
 from lib.precision import Precision
 
@@ -89,7 +90,7 @@ def train_one_epoch(
     interval. Raises ValueError where a loss is NaN or infinite, naming step, rate and scale.
     """
     device = computing.processes.device
-    model.train()
+    begin_training(model)
     meter, clock = Meter(device), _Clock()
     total, last_loss, stop_signal, num_done = sums_before, float("nan"), 0, steps.first
 

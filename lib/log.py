@@ -138,6 +138,24 @@ def eval_record(stats: EvalStats) -> dict[str, object]:
     }
 
 
+def unaveraged_line(stats: EvalStats) -> str:
+    """Return the line on the last weights, which precedes the `Test:` line of the averaged ones.
+
+    It has none of the words that others look for.
+    """
+    top1, top5 = stats.metrics.accuracy_top1, stats.metrics.accuracy_top5
+    return f"without averaging: loss {stats.metrics.loss:.4f}, top-1 {top1:.3f}, top-5 {top5:.3f}"
+
+
+def unaveraged_record(stats: EvalStats) -> dict[str, object]:
+    """Return the entries on the last weights, of result.json and metrics.jsonl."""
+    return {
+        "loss_without_ema": round(stats.metrics.loss, 4),
+        "accuracy_top1_without_ema": round(stats.metrics.accuracy_top1, 3),
+        "accuracy_top5_without_ema": round(stats.metrics.accuracy_top5, 3),
+    }
+
+
 class Console:
     """Lines on stdout and, on a terminal, a progress bar below them; silent where not `enabled`."""
 

@@ -23,14 +23,23 @@ class Precision:
     """How one step computes; has state (the loss scale) that belongs into a checkpoint.
 
     The apex backend concerns fp16 alone; where apex is not importable, torch's own mixed precision
-    takes its place, and `describe` says so. Raises ValueError for an unknown name.
+    takes its place, and `describe` says so. With a `max_grad_norm` above 0 the gradients of a step
+    are scaled down together to at most that norm. Raises ValueError for an unknown name.
     """
 
-    def __init__(self, name: str, device: torch.device, *, backend: str = "torch"):
+    def __init__(
+        self,
+        name: str,
+        device: torch.device,
+        *,
+        backend: str = "torch",
+        max_grad_norm: float = 0.0,
+    ):
         self.name = devices.default_precision(device) if name == "auto" else name
         if self.name not in ("fp32", "hf32", "fp16", "bf16"):
             raise ValueError(f"precision {name!r} is not one of auto, fp32, hf32, fp16, bf16")
         self._device = device
+        self._max_grad_norm = max_grad_norm
         wants_apex = backend == "apex" and self.name == "fp16"
         self._amp = _import_apex_amp() if wants_apex else None
         self._lacks_apex = wants_apex and self._amp is None
@@ -88,6 +97,8 @@ class Precision:
             optimizer.zero_grad(set_to_none=not devices.keeps_gradients(optimizer))
         for loss in losses:
             self._backward(loss, optimizer)
+        if self._max_grad_norm > 0:
+            self._clip(optimizer)
         if self._scaler is not None:
             self._scaler.step(optimizer)
             self._scaler.update()
@@ -102,6 +113,20 @@ class Precision:
             self._scaler.scale(loss).backward()
         else:
             loss.backward()
+
+    def _clip(self, optimizer: torch.optim.Optimizer) -> None:
+        """Scale the gradients down to the largest norm allowed, on the device.
+
+        Of gradients that overflow nothing useful is left, and their step is left out anyway.
+        Pascanu et al., On the difficulty of training recurrent neural networks, 2013, section 3.2.
+        """
+        if self._amp is not None:
+            parameters = list(self._amp.master_params(optimizer))  # float32, unscaled by apex
+        else:
+            if self._scaler is not None:
+                self._scaler.unscale_(optimizer)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
 
     def loss_scale(self) -> torch.Tensor:
         """Return the present loss scale as a float32 scalar on the device, without a host sync."""

@@ -8,6 +8,7 @@ _CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),
     "DATASET.DECODER": ("auto", "fast", "pillow"),
     "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
+    "TRAIN.SCHEDULE": ("step", "cosine", "poly"),
     "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
     "TRAIN.AMP_BACKEND": ("torch", "apex"),
     "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
@@ -21,6 +22,12 @@ _MINIMUM = {
     "TRAIN.END_EPOCH": 1,
     "TRAIN.LR": 0.0,
     "TRAIN.LR_FACTOR": 0.0,
+    "TRAIN.LR_MIN": 0.0,
+    "TRAIN.LR_POWER": 0.0,
+    "TRAIN.WARMUP_EPOCHS": 0.0,
+    "TRAIN.HEAD_LR_FACTOR": 0.0,
+    "TRAIN.CLIP_GRAD_NORM": 0.0,
+    "TRAIN.EARLY_STOP": 0,
     "TRAIN.WD": 0.0,
     "TRAIN.MOMENTUM": 0.0,
     "TRAIN.ACCUM_STEPS": 1,
@@ -68,6 +75,26 @@ def check(config: CfgNode) -> None:
             f"TRAIN.ACCUM_STEPS: {config.TRAIN.ACCUM_STEPS} parts are more than the "
             f"{config.TRAIN.BATCH_SIZE_PER_GPU} images of TRAIN.BATCH_SIZE_PER_GPU"
         )
+    _check_optimising(config.TRAIN)
     steps = config.TRAIN.LR_STEP
     if any(step < 1 for step in steps) or sorted(set(steps)) != list(steps):
         raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")
+
+
+def _check_optimising(train: CfgNode) -> None:
+    if not 0 <= train.WARMUP_FACTOR <= 1:
+        raise ValueError(f"TRAIN.WARMUP_FACTOR: {train.WARMUP_FACTOR} must be within [0, 1]")
+    if not 0 < train.LAYER_DECAY <= 1:
+        raise ValueError(f"TRAIN.LAYER_DECAY: {train.LAYER_DECAY} must be within (0, 1]")
+    if not 0 <= train.EMA_DECAY < 1:
+        raise ValueError(f"TRAIN.EMA_DECAY: {train.EMA_DECAY} must be within [0, 1); 0: no average")
+    if train.SCHEDULE != "step" and train.LR_MIN > train.LR:
+        raise ValueError(
+            f"TRAIN.LR_MIN: {train.LR_MIN:g} is above TRAIN.LR {train.LR:g}, from which the rate "
+            f"falls with TRAIN.SCHEDULE {train.SCHEDULE}"
+        )
+    if train.SYNC_BN and train.CHECKPOINT_ACTIVATIONS:
+        raise ValueError(
+            "TRAIN.SYNC_BN: true does not go with TRAIN.CHECKPOINT_ACTIVATIONS, which computes "
+            "batch norms a second time; TRAIN.ACCUM_STEPS needs less memory too"
+        )

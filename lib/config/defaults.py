@@ -17,6 +17,7 @@ MODEL:
   NUM_CLASSES: 0           # 0: as many as the data set has
   PRETRAINED: ''           # weights to start from
   EXTRA: {}                # STAGE1..4 as in the official yaml files
+  FREEZE: []               # parts not trained: stem, layer1, stage2, stage3, stage4, or backbone
 DATASET:
   DATASET: imagenet        # names the run folder
   ROOT: ''                 # used where no data path is given on the command line
@@ -35,9 +36,21 @@ TRAIN:
   RESUME: false            # continue from the run folder's checkpoint where there is one
   OPTIMIZER: sgd           # sgd | adam | adamw | rmsprop
   LR: 0.05                 # for one card; multiplied by the number of cards
-  LR_STEP: [30, 60, 90]    # epochs at which the rate is multiplied by LR_FACTOR
+  SCHEDULE: step           # step | cosine | poly
+  LR_STEP: [30, 60, 90]    # step: epochs at which the rate is multiplied by LR_FACTOR
   LR_FACTOR: 0.1
+  LR_MIN: 0.0              # cosine, poly: the rate at the end, for one card
+  LR_POWER: 1.0            # poly: 1 is a straight line
+  WARMUP_EPOCHS: 0.0       # in which the rate rises from WARMUP_FACTOR of it, at every step
+  WARMUP_FACTOR: 0.01
+  HEAD_LR_FACTOR: 1.0      # the classifier's rate in relation to the rest's
+  LAYER_DECAY: 1.0         # rate of a part (stem, layer1, stage2..4) to that of the one after it
   WD: 0.0001
+  WD_NORM_BIAS: true       # weight decay on norms and biases too
+  CLIP_GRAD_NORM: 0.0      # largest norm of all gradients together; 0: any
+  EMA_DECAY: 0.0           # of a moving average of the weights, such as 0.9999; 0: none
+  SYNC_BN: false           # batch norms over the images of all cards
+  EARLY_STOP: 0            # epochs without a better top-1 after which the run ends; 0: never
   MOMENTUM: 0.9
   NESTEROV: true
   PRECISION: auto          # auto (fp16 on npu and cuda, fp32 on cpu) | fp32 | hf32 | fp16 | bf16

@@ -170,10 +170,12 @@ def _coerced(value: object, default: object, *, where: str) -> object:
             pass
     if wanted is str and value is None:
         return ""
-    if isinstance(default, list) and isinstance(value, (list, tuple)):
-        return [_coerced(item, default[0], where=where) for item in value]
-    if isinstance(default, list) and type(value) is type(default[0]):
-        return [value]
+    if isinstance(default, list):
+        item_default = default[0] if default else ""  # those that are empty hold names
+        if isinstance(value, (list, tuple)):
+            return [_coerced(item, item_default, where=where) for item in value]
+        if type(value) is type(item_default):
+            return [value]
     if type(value) is not wanted:
         raise ValueError(
             f"{where}: {value!r} is a {type(value).__name__}, {wanted.__name__} is needed"

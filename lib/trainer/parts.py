@@ -23,13 +23,21 @@ from lib.assembly import (
 from lib.checkpoint import Position, restore_rng_states
 from lib.data import ImageList, TrainBatches, read_train_val
 from lib.distributed import Processes
+from lib.ema import AveragedWeights
 from lib.engine import Computing
 from lib.log import EpochStats
 from lib.metrics import Metrics
 from lib.models.build import build_model
-from lib.models.fast import checkpoint_activations
-from lib.optim import OptimizerOptions, StepSchedule, build_optimizer, step_schedule
+from lib.optim import build_optimizer, check_same_groups
 from lib.precision import Precision
+from lib.schedules import Schedule
+from lib.trainer.optimising import (
+    build_average,
+    made_trainable,
+    optimising_remarks,
+    optimizer_options,
+    run_schedule,
+)
 from lib.trainer.starting import (
     Start,
     TrainRequest,
@@ -51,8 +59,9 @@ class Parts:
     val_images: ImageList
     network: nn.Module  # the plain one: evaluated and saved
     model: nn.Module  # the same weights, wrapped for several cards: trained
+    average: AveragedWeights | None  # of the network's weights
     optimizer: torch.optim.Optimizer
-    schedule: StepSchedule
+    schedule: Schedule
     loader: DataLoader
     val_loader: DataLoader
     computing: Computing
@@ -62,6 +71,11 @@ class Parts:
     position: Position
     decoder: str  # of the training pictures
     remarks: tuple[str, ...]  # where a resume is not exact
+
+    @property
+    def judged_network(self) -> nn.Module:
+        """What the accuracy is of, and what a run leaves: the averaged weights, if there are."""
+        return self.network if self.average is None else self.average.network
 
     @property
     def batches(self) -> TrainBatches:
@@ -85,6 +99,13 @@ class Progress:
             train_loss=round(stats.last_loss, 5),
             train_accuracy_top1=round(stats.metrics.accuracy_top1, 3),
         )
+
+    def num_epochs_since_best(self, num_done: int) -> int:
+        """Return how many of `num_done` epochs came after the best; 0 where its file is lost."""
+        best_epoch = self.report.get("best_epoch")
+        if not isinstance(best_epoch, int) or self.best_accuracy < 0:
+            return 0
+        return num_done - 1 - best_epoch
 
     def with_saved_speed(self, stats: EpochStats) -> EpochStats:
         """Return the figures of an epoch whose last step was done before a resume."""
@@ -120,19 +141,13 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     precision = computing.precision
     network: nn.Module = build_model(config, num_classes)
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
-    if config.TRAIN.CHECKPOINT_ACTIVATIONS:
-        checkpoint_activations(network)
+    network = made_trainable(network, config, processes)
     place(network, device)
-    schedule = step_schedule(
-        config.TRAIN.LR,
-        num_cards=processes.ranks.world_size,
-        milestones=config.TRAIN.LR_STEP,
-        factor=config.TRAIN.LR_FACTOR,
-    )
-    train = config.TRAIN
+    average = build_average(config, network, start)
+    schedule = run_schedule(config, processes.ranks.world_size)
     plain_optimizer = build_optimizer(
         network,
-        OptimizerOptions(train.OPTIMIZER, train.WD, train.MOMENTUM, train.NESTEROV),
+        optimizer_options(config),
         learning_rate=schedule.base,
         device=device,
         fused=not precision.uses_apex,
@@ -151,10 +166,11 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     check_work_left(
         start, position, end_epoch=config.TRAIN.END_EPOCH, measures=request.is_performance
     )
+    remarks = optimising_remarks(config, start)
     return Parts(
-        images, val_images, network, _wrapped(network, config, processes), optimizer, schedule,
-        loader, val_loader, computing, start, started, seed, position, decoder,
-        tuple(said for said in (remark, decoder_remark(start, decoder)) if said),
+        images, val_images, network, _wrapped(network, config, processes), average, optimizer,
+        schedule, loader, val_loader, computing, start, started, seed, position, decoder,
+        tuple(filter(None, (remark, decoder_remark(start, decoder), *remarks))),
     )  # fmt: skip
 
 
@@ -195,11 +211,14 @@ def _restore(
             f"{start.path} was trained with TRAIN.OPTIMIZER {state['optimizer_name']}, not "
             f"{config.TRAIN.OPTIMIZER}: resume needs the same"
         )
+    check_same_groups(optimizer, state["optimizer"])
     # Weight decay and momentum are the present configuration's, not the saved run's.
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        group.update(setting)
+        parameters = group["params"]
+        group.clear()  # the saved run's settings may be more
+        group.update(setting, params=parameters)
     precision.load_state_dict(state["precision"])
     states, rank = state["rng"], processes.ranks.rank
     if rank < len(states):

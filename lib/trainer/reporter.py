@@ -16,6 +16,7 @@ from lib.files import write_atomically
 from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
 from lib.plots import save_curves
 from lib.trainer.input_limit import Loading, input_line
+from lib.trainer.optimising import optimising_line
 from lib.trainer.parts import Parts, Progress
 from lib.trainer.starting import TrainRequest
 
@@ -107,11 +108,18 @@ class Reporter:
         progress: Progress,
         stats: EvalStats,
         *,
+        beside: EvalStats | None,
         epoch: int,
         train_loss: float,
         global_step: int,
     ) -> None:
-        """Print and record an evaluation, and draw the curves so far."""
+        """Print and record an evaluation, and draw the curves so far.
+
+        Where weights are averaged `stats` are theirs, and `beside` those of the last weights.
+        """
+        if beside is not None:
+            self.console.say(log.unaveraged_line(beside))
+            progress.report.update(log.unaveraged_record(beside))
         self.console.say(log.test_line(stats))
         progress.report.update(log.eval_record(stats))
         record = {
@@ -125,9 +133,18 @@ class Reporter:
             "val_accuracy_top5": round(stats.metrics.accuracy_top5, 3),
             "learning_rate": self._parts.schedule.learning_rate(epoch),
             "best_accuracy_top1": round(progress.best_accuracy, 3),
+            **({} if beside is None else log.unaveraged_record(beside)),
         }
         self._record(record, global_step)
         self.keep(run_folder.CURVES, self._draw_curves)
+
+    def stopped_early(self, epoch: int) -> None:
+        """Say why this epoch was the last."""
+        patience = self._config.TRAIN.EARLY_STOP
+        self.console.say(
+            f"the run ends after epoch {epoch}: no better top-1 in {patience} epoch(s) "
+            "(TRAIN.EARLY_STOP)"
+        )
 
     def result(
         self, progress: Progress, *, num_epochs: int, num_bad_images: int, duration_s: float
@@ -142,6 +159,7 @@ class Reporter:
             "batch_size": self._config.TRAIN.BATCH_SIZE_PER_GPU,
             "precision": self._parts.computing.precision.name,
             "num_epochs": num_epochs,
+            "ended_by": self._ended_by(num_epochs),
             "num_steps": num_epochs * self._parts.position.num_steps,
             **progress.report,
             "num_train_images": len(self._parts.images),
@@ -154,13 +172,19 @@ class Reporter:
         self.keep(run_folder.RESULT, lambda: log.write_json(report, path))
         self.console.say(f"results, logs and weights are in {self._folder}")
 
-    def repeat_result(self) -> bool:
+    def _ended_by(self, num_epochs: int) -> str:
+        if self._request.is_performance:
+            return "--stop_step"
+        was_early = num_epochs < self._config.TRAIN.END_EPOCH
+        return "TRAIN.EARLY_STOP" if was_early else "TRAIN.END_EPOCH"
+
+    def repeat_result(self, num_epochs: int) -> bool:
         """Write result.json once more where this whole run is done already; tell whether it was."""
         path = self._folder / run_folder.RESULT
         if not (self.continues_here and path.is_file()):
             return False
         before = json.loads(path.read_text(encoding="utf-8"))
-        if before.get("num_epochs") != self._config.TRAIN.END_EPOCH:
+        if before.get("num_epochs") != num_epochs:
             return False  # of an earlier, shorter run in this folder
         self.keep(run_folder.RESULT, lambda: log.write_json(before, path))
         self.console.say(
@@ -191,9 +215,11 @@ class Reporter:
             f"decoder of training pictures: {parts.decoder}",
             f"epochs {train.END_EPOCH}, steps {parts.position.num_steps} an epoch, batch "
             f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "
-            f"{ranks.world_size} card(s), times {train.LR_FACTOR:g} at epochs {train.LR_STEP}",
+            f"{ranks.world_size} card(s), {parts.schedule.describe()}",
+            optimising_line(self._config),
         ):
-            self.console.say(line)
+            if line:
+                self.console.say(line)
         if parts.start.is_resume:
             self.console.say(f"goes on at epoch {parts.position.epoch} step {parts.position.step}")
         for remark in parts.remarks:

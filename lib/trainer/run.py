@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import torch
+from torch import nn
 from yacs.config import CfgNode
 
 from lib import checkpoint, run_folder
@@ -55,6 +56,7 @@ class _Run:
         self._progress = restored_progress(self._parts.start)
         self._reporter = Reporter(config, request, processes, self._parts)
         self._num_run_steps = 0  # of this process, over its epochs
+        self._num_epochs = config.TRAIN.END_EPOCH  # fewer after an early stop
         self._after_step: Callable[[], None] = lambda: None
         self._num_bad_said: dict[str, int] = {}
         start = self._parts.start
@@ -92,15 +94,26 @@ class _Run:
                 return
 
     def train_and_evaluate(self) -> None:
-        """Run the epochs that are left."""
-        for epoch in range(self._parts.position.epoch, self._config.TRAIN.END_EPOCH):
+        """Run the epochs that are left, up to an early stop.
+
+        Where weights are averaged, theirs are the figures that count: of the `Test:` line, of the
+        best weights and of the early stop. The last weights' own are given beside.
+        """
+        parts, beside = self._parts, None
+        for epoch in range(parts.position.epoch, self._config.TRAIN.END_EPOCH):
+            if self._has_stalled(epoch):
+                self._num_epochs = epoch
+                return
             trained = self._train_epoch(epoch)
-            evaluated = self._evaluate_epoch(epoch, trained)
+            if parts.average is not None:
+                beside = self._evaluate_epoch(epoch, trained, parts.network)
+            evaluated = self._evaluate_epoch(epoch, trained, parts.judged_network)
             self._note_best(epoch, evaluated)
             self._progress.sums = Metrics()
             self._reporter.epoch_evaluated(
                 self._progress,
                 evaluated,
+                beside=beside,
                 epoch=epoch,
                 train_loss=trained.metrics.loss,
                 global_step=(epoch + 1) * self._parts.position.num_steps,
@@ -109,20 +122,31 @@ class _Run:
 
     def finish(self, *, began_s: float) -> None:
         """Write what a whole run leaves."""
-        end_epoch = self._config.TRAIN.END_EPOCH
         if not self._request.is_performance:
-            weights = checkpoint.to_cpu(self._parts.network.state_dict())
+            weights = checkpoint.to_cpu(self._parts.judged_network.state_dict())
             self._keep_weights(run_folder.FINAL, weights)
-        was_done = self._parts.position.epoch == end_epoch
-        if not (was_done and self._reporter.repeat_result()):
+        was_done = self._parts.position.epoch == self._num_epochs
+        if not (was_done and self._reporter.repeat_result(self._num_epochs)):
             self._reporter.result(
                 self._progress,
-                num_epochs=end_epoch,
+                num_epochs=self._num_epochs,
                 num_bad_images=self._ledger.num_bad + self._val_ledger.num_bad,
                 duration_s=time.monotonic() - began_s,
             )
         if self._reporter.lost_a_file:
             raise PartlyFailed("some files could not be written; see the warnings above")
+
+    def _has_stalled(self, epoch: int) -> bool:
+        """Tell whether the run ends before this epoch, TRAIN.EARLY_STOP having passed in vain."""
+        patience, position = self._config.TRAIN.EARLY_STOP, self._parts.position
+        is_begun = epoch == position.epoch and position.step > 0
+        if not patience or is_begun:
+            return False
+        # Rank 0 decides: only there a best file that could not be written does not count.
+        num_in_vain = self._processes.gather(self._progress.num_epochs_since_best(epoch))[0]
+        if num_in_vain >= patience:
+            self._reporter.stopped_early(epoch - 1)
+        return num_in_vain >= patience
 
     def _train_epoch(self, epoch: int, num_steps_left: int | None = None) -> EpochStats:
         parts, position = self._parts, self._parts.position
@@ -177,6 +201,8 @@ class _Run:
     def _end_step(self, epoch: int, num_done: int, sums: Callable[[], Metrics]) -> int:
         """Save where it is due; return the signal that ends the run, or 0."""
         self._num_run_steps += 1
+        if self._parts.average is not None:
+            self._parts.average.update()
         self._reporter.console.advance_bar()
         self._after_step()
         every = self._config.TRAIN.SAVE_EVERY_STEPS
@@ -185,10 +211,10 @@ class _Run:
             self._save(epoch, num_done, sums())
         return self._stop.poll()
 
-    def _evaluate_epoch(self, epoch: int, trained: EpochStats) -> EvalStats:
+    def _evaluate_epoch(self, epoch: int, trained: EpochStats, network: nn.Module) -> EvalStats:
         parts, num_images = self._parts, len(self._parts.val_images)
         batches: EvalBatches = parts.val_loader.batch_sampler  # type: ignore[assignment]
-        self._processes.agree_on_buffers(parts.network)
+        self._processes.agree_on_buffers(network)
 
         def on_batch(index: int, bad: BadImages) -> None:
             self._note_bad_images(self._val_ledger, bad)
@@ -202,7 +228,7 @@ class _Run:
 
         self._reporter.console.start_bar(f"epoch {epoch} validation", len(batches))
         stats = evaluate(
-            parts.network,
+            network,
             parts.val_loader,
             num_images=num_images,
             computing=parts.computing,
@@ -260,7 +286,7 @@ class _Run:
         accuracy = stats.metrics.accuracy_top1
         if accuracy <= self._progress.best_accuracy:
             return
-        weights = checkpoint.to_cpu(self._parts.network.state_dict())
+        weights = checkpoint.to_cpu(self._parts.judged_network.state_dict())
         if self._keep_weights(run_folder.BEST, weights):  # else the next good one is tried again
             self._progress.best_accuracy = accuracy
             self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
@@ -293,6 +319,9 @@ class _Run:
                 class_to_idx={name: index for index, name in enumerate(names)},
                 config=self._config.dump(),
             )
+            if parts.average is not None:
+                state["state_dict_ema"] = parts.average.network.state_dict()
+                state["num_ema_updates"] = parts.average.num_updates
             self._keep_weights(run_folder.CHECKPOINT, checkpoint.to_cpu(state))
         self._processes.barrier()  # no rank may leave, and be reaped, while the file is written
 

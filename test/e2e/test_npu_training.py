@@ -26,7 +26,17 @@ NUMBER = Event("to host", "Float", 1)
 WAIT = Event("synchronize", "", 0)
 PRECISIONS = ("fp32", "hf32", "fp16", "bf16")
 IN_PARTS = ("TRAIN.ACCUM_STEPS", 2, "TRAIN.CHECKPOINT_ACTIVATIONS", "True")
-ON_CPU = {"sgd": (), "adam": ("TRAIN.OPTIMIZER", "adam"), "in parts": IN_PARTS}
+RECIPE = (
+    "TRAIN.SCHEDULE", "cosine", "TRAIN.WARMUP_EPOCHS", 0.5, "TRAIN.EMA_DECAY", 0.9,
+    "TRAIN.CLIP_GRAD_NORM", 0.5, "TRAIN.HEAD_LR_FACTOR", 3, "TRAIN.LAYER_DECAY", 0.8,
+    "TRAIN.WD_NORM_BIAS", "false", "MODEL.FREEZE", "stem",
+)  # fmt: skip
+ON_CPU = {
+    "sgd": (),
+    "adam": ("TRAIN.OPTIMIZER", "adam"),
+    "in parts": IN_PARTS,
+    "recipe": RECIPE,
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +90,9 @@ def ran(
         "bf16": train("bf16", *five_steps, "--precision", "bf16"),
         "in parts": train("in parts", "--fp32", *IN_PARTS),
         "adam": train("adam", "--fp32", "TRAIN.OPTIMIZER", "adam"),
+        "recipe": train("recipe", "--fp32", *RECIPE),
+        "recipe fp16": train("recipe fp16", "--precision", "fp16", *RECIPE),
+        "recipe apex": train("recipe apex", "TRAIN.AMP_BACKEND", "apex", *RECIPE),
         "variable": train("variable", *three_steps, "--device_id", 0, ASCEND_DEVICE_ID="1"),
         "no such device": train("none", "--device_id", 2),
         "no such variable": train("none", ASCEND_DEVICE_ID="5"),
@@ -105,8 +118,8 @@ def result_of(folder: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "name",
-    [*PRECISIONS, "in parts", "adam", "option", "variable", "whole", "resumed", "pretrained",
-     "profile", "valid", "valid fp16", "valid on cpu", "apex"],
+    [*PRECISIONS, "in parts", "adam", "recipe", "recipe fp16", "recipe apex", "option", "variable",
+     "whole", "resumed", "pretrained", "profile", "valid", "valid fp16", "valid on cpu", "apex"],
 )  # fmt: skip
 def test_a_run_on_an_npu_ends_well(ran: dict[str, Ran], name: str) -> None:
     assert ran[name].code == 0, ran[name].stderr
@@ -114,12 +127,16 @@ def test_a_run_on_an_npu_ends_well(ran: dict[str, Ran], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "same"), [("fp32", "sgd"), ("adam", "adam"), ("in parts", "in parts")]
+    ("name", "same"),
+    [("fp32", "sgd"), ("adam", "adam"), ("in parts", "in parts"), ("recipe", "recipe")],
 )
 def test_five_steps_on_an_npu_give_the_weights_that_they_give_on_the_cpu(
     ran: dict[str, Ran], runs: Path, name: str, same: str
 ) -> None:
-    """NpuFusedSGD, Adam as torch has it, and SGD with accumulated gradients and checkpointing."""
+    """NpuFusedSGD, Adam as torch has it, and SGD with accumulated gradients and checkpointing.
+
+    The recipe's weights are averaged ones, of parameter groups with limited gradients.
+    """
     difference = largest_difference(weights_of(runs / name), weights_of(runs / f"cpu {same}"))
     assert difference <= 1e-6
 
@@ -186,7 +203,7 @@ def reading(step: int) -> list[Event]:
     return [READING] * (step % PRINT_FREQ == 0)
 
 
-@pytest.mark.parametrize("name", ["fp32", "hf32", "bf16", "adam"])
+@pytest.mark.parametrize("name", ["fp32", "hf32", "bf16", "adam", "recipe"])
 def test_one_reading_a_log_interval_is_all_that_leaves_an_npu(
     ran: dict[str, Ran], name: str
 ) -> None:
@@ -198,9 +215,12 @@ def test_one_reading_a_log_interval_is_all_that_leaves_an_npu(
         assert waits == [*timing(step), *reading(step)], f"after step {step}"
 
 
-def test_in_fp16_the_loss_scalers_one_number_a_step_leaves_the_npu_too(ran: dict[str, Ran]) -> None:
+@pytest.mark.parametrize("name", ["fp16", "recipe fp16"])
+def test_in_fp16_the_loss_scalers_one_number_a_step_leaves_the_npu_too(
+    ran: dict[str, Ran], name: str
+) -> None:
     """Pitfall 20: torch_npu's scaler asks the device for an overflow; nothing else waits for it."""
-    between_losses = list(ran["fp16"].between("scaled loss"))
+    between_losses = list(ran[name].between("scaled loss"))
     assert len(between_losses) == NUM_STEPS - 1
     for step, events in enumerate(between_losses):
         waits = [event for event in events if event.kind in ("to host", "synchronize")]
@@ -215,6 +235,8 @@ def test_in_fp16_the_loss_scalers_one_number_a_step_leaves_the_npu_too(ran: dict
         ("fp16", "scaled loss"),
         ("bf16", "NpuFusedSGD"),
         ("adam", "Adam"),
+        ("recipe", "NpuFusedSGD"),
+        ("recipe fp16", "scaled loss"),
     ],
 )
 def test_pictures_travel_as_bytes_and_nothing_travels_but_they_and_their_classes(

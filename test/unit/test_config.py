@@ -175,6 +175,10 @@ def test_an_unknown_key_is_named_in_full_with_the_nearest_known_one(key, message
         ("TRAIN.LR_STEP", "[]", []),
         ("TRAIN.LR_STEP", "5", [5]),
         ("TRAIN.NESTEROV", "no", False),
+        ("MODEL.FREEZE", "stem", ["stem"]),
+        ("MODEL.FREEZE", "[stem, layer1]", ["stem", "layer1"]),
+        ("MODEL.FREEZE", "[]", []),
+        ("TRAIN.WARMUP_EPOCHS", "5", 5.0),
         ("MODEL.IMAGE_SIZE", "[64, 64]", [64, 64]),
         ("MODEL.PRETRAINED", "", ""),
         ("MODEL.PRETRAINED", "runs #2/a: b/[new]/123", "runs #2/a: b/[new]/123"),
@@ -209,6 +213,18 @@ def test_a_value_gets_the_type_of_its_key(key, text, value):
         ("TRAIN.LR_STEP", "[60, 30]", r"\[60, 30\] must be rising epochs"),
         ("TRAIN.LR_STEP", "[0]", r"\[0\] must be rising epochs"),
         ("TRAIN.LR_STEP", "[30, 30]", "must be rising epochs"),
+        ("MODEL.FREEZE", "3", "MODEL.FREEZE: 3 is a int, list is needed"),
+        ("MODEL.FREEZE", "[3]", "MODEL.FREEZE: 3 is a int, str is needed"),
+        ("TRAIN.SCHEDULE", "linear", "'linear' is not one of step, cosine, poly"),
+        ("TRAIN.LR_MIN", "-1", "TRAIN.LR_MIN: -1.0 is below 0"),
+        ("TRAIN.LR_POWER", "-1", "TRAIN.LR_POWER: -1.0 is below 0"),
+        ("TRAIN.WARMUP_EPOCHS", "-1", "TRAIN.WARMUP_EPOCHS: -1.0 is below 0"),
+        ("TRAIN.WARMUP_FACTOR", "1.5", r"TRAIN.WARMUP_FACTOR: 1.5 must be within \[0, 1\]"),
+        ("TRAIN.HEAD_LR_FACTOR", "-1", "TRAIN.HEAD_LR_FACTOR: -1.0 is below 0"),
+        ("TRAIN.LAYER_DECAY", "0", r"TRAIN.LAYER_DECAY: 0.0 must be within \(0, 1\]"),
+        ("TRAIN.CLIP_GRAD_NORM", "-1", "TRAIN.CLIP_GRAD_NORM: -1.0 is below 0"),
+        ("TRAIN.EMA_DECAY", "1", r"TRAIN.EMA_DECAY: 1.0 must be within \[0, 1\)"),
+        ("TRAIN.EARLY_STOP", "-1", "TRAIN.EARLY_STOP: -1 is below 0"),
         ("MODEL.IMAGE_SIZE", "[224, 256]", r"\[224, 256\] must be two equal multiples of 32"),
         ("MODEL.IMAGE_SIZE", "[100, 100]", "must be two equal multiples of 32"),
         ("MODEL.IMAGE_SIZE", "224", r"\[224\] must be two equal multiples of 32"),
@@ -351,3 +367,15 @@ def test_the_run_folder_has_the_data_sets_and_the_files_name():
 def test_a_batch_has_no_more_parts_than_images():
     with pytest.raises(ValueError, match="TRAIN.ACCUM_STEPS: 5 parts are more than the 4 images"):
         load_config(None, ["TRAIN.BATCH_SIZE_PER_GPU", "4", "TRAIN.ACCUM_STEPS", "5"])
+
+
+def test_a_rate_does_not_fall_to_more_than_it_begins_with():
+    overrides = ["TRAIN.LR", "0.1", "TRAIN.LR_MIN", "0.2"]
+    assert load_config(None, overrides).TRAIN.LR_MIN == 0.2, "of no use to the step schedule"
+    with pytest.raises(ValueError, match=r"TRAIN.LR_MIN: 0.2 is above TRAIN.LR 0.1"):
+        load_config(None, [*overrides, "TRAIN.SCHEDULE", "cosine"])
+
+
+def test_synchronised_norms_are_not_computed_twice():
+    with pytest.raises(ValueError, match="TRAIN.SYNC_BN: true does not go with"):
+        load_config(None, ["TRAIN.SYNC_BN", "true", "TRAIN.CHECKPOINT_ACTIVATIONS", "true"])

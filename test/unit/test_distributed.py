@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from lib.distributed import Processes, StopRequest, whole_gradients
+from lib.distributed import Processes, StopRequest, synchronised_norms, whole_gradients
 from lib.environment import RankInfo
+from lib.models.hrnet import build_hrnet
 
 REPO = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -159,6 +161,32 @@ def test_a_single_process_needs_no_group():
         network.running_mean.fill_(7.0)
         processes.agree_on_buffers(network)
         assert network.running_mean.tolist() == [7.0, 7.0]
+
+
+def ranks_on(kind, world_size):
+    """Stands in for the processes of a run on devices of a kind that is not here."""
+    return SimpleNamespace(ranks=RankInfo(world_size=world_size), device=torch.device(kind, 0))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "npu"])
+def test_batch_norms_are_synchronised_where_several_devices_compute(kind):
+    network = build_hrnet("hrnet_w18_small_v1", 5)
+    before = {name: tensor.data_ptr() for name, tensor in network.state_dict().items()}
+    network = synchronised_norms(network, ranks_on(kind, 2))
+    assert {name: tensor.data_ptr() for name, tensor in network.state_dict().items()} == before
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(type(norm) is nn.SyncBatchNorm for norm in norms)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_a_single_process_has_no_batch_norms_to_synchronise(kind):
+    network = nn.Sequential(nn.BatchNorm2d(2))
+    assert type(synchronised_norms(network, ranks_on(kind, 1))[0]) is nn.BatchNorm2d
+
+
+def test_batch_norms_of_several_processes_on_the_cpu_cannot_be_synchronised():
+    with pytest.raises(ValueError, match="TRAIN.SYNC_BN true: torch cannot .* on cpu"):
+        synchronised_norms(nn.BatchNorm2d(2), ranks_on("cpu", 2))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

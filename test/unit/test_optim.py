@@ -1,4 +1,4 @@
-"""The learning rate at every step, and one step of every optimizer, against closed forms."""
+"""One step of every optimizer, and of groups of parameters, against closed forms."""
 
 import copy
 import math
@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
+from lib.models.hrnet import build_hrnet
 from lib.optim import (
     OPTIMIZERS,
+    GroupRules,
     OptimizerOptions,
-    StepSchedule,
     build_optimizer,
+    check_same_groups,
     set_learning_rate,
-    step_schedule,
 )
 
 CPU = torch.device("cpu")
-PUBLISHED = StepSchedule(0.05, (30, 60, 90), 0.1)
 
 
 def model():
@@ -41,47 +41,6 @@ def stepped(network, optimizer, gradient=0.0):
         parameter.grad = torch.full_like(parameter, gradient)
     optimizer.step()
     return [weight for p in network.parameters() for weight in p.detach().flatten().tolist()]
-
-
-@pytest.mark.parametrize(
-    ("epoch", "rate"),
-    [
-        (0, 0.05), (0.5, 0.05), (29, 0.05), (29.99, 0.05),
-        (30, 0.005), (30.01, 0.005), (59.99, 0.005),
-        (60, 0.0005), (89.999, 0.0005),
-        (90, 0.00005), (99.99, 0.00005), (1000, 0.00005),
-    ],
-)  # fmt: skip
-def test_the_rate_drops_exactly_at_its_epochs(epoch, rate):
-    """Pitfall 12."""
-    assert PUBLISHED.learning_rate(epoch) == pytest.approx(rate, rel=1e-12)
-
-
-@pytest.mark.parametrize("num_steps", [1, 3, 11, 1251, 5005])
-def test_the_rate_follows_the_closed_form_at_every_step(num_steps):
-    """Pitfall 12: decay at epochs 30, 60 and 90, not a step earlier or later."""
-    for epoch in (0, 29, 30, 59, 60, 89, 90, 99):
-        expected = 0.05 / 10 ** (epoch // 30)
-        for step in range(num_steps):
-            rate = PUBLISHED.learning_rate(epoch + step / num_steps)
-            assert math.isclose(rate, expected, rel_tol=1e-12)
-
-
-@pytest.mark.parametrize("resumed_at", [29, 30, 31, 60, 90])
-def test_a_resumed_run_has_the_rates_of_an_uninterrupted_one(resumed_at):
-    """Pitfall 12: resumed before, at or after a drop; a new schedule remembers nothing."""
-    whole = [PUBLISHED.learning_rate(epoch) for epoch in range(100)]
-    resumed = StepSchedule(0.05, (30, 60, 90), 0.1)
-    assert [resumed.learning_rate(e) for e in range(resumed_at, 100)] == whole[resumed_at:]
-
-
-def test_a_schedule_without_milestones_is_constant():
-    assert StepSchedule(0.3, (), 0.1).learning_rate(500) == 0.3
-
-
-def test_the_rate_of_one_card_is_multiplied_by_the_cards():
-    schedule = step_schedule(0.1, num_cards=8, milestones=[2], factor=0.5)
-    assert [schedule.learning_rate(epoch) for epoch in (0, 1.9, 2)] == [0.8, 0.8, 0.4]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -180,3 +139,105 @@ def test_nesterov_without_momentum_is_refused():
     with pytest.raises(ValueError, match="TRAIN.NESTEROV true needs TRAIN.MOMENTUM above 0"):
         optimizer_of(model(), "sgd", momentum=0.0)
     assert optimizer_of(model(), "adam", momentum=0.0)
+
+
+@pytest.fixture(scope="module")
+def hrnet():
+    """A small HRNet of five classes."""
+    torch.manual_seed(0)
+    return build_hrnet("hrnet_w18_small_v1", 5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_by_default_all_parameters_are_one_group_as_ever(name, hrnet):
+    """Pitfall 15: checkpoints of earlier releases hold one group without further keys."""
+    (group,) = optimizer_of(hrnet, name).param_groups
+    assert group["params"] == list(hrnet.parameters())
+    assert group.keys() == (optimizer_of(model(), name).defaults | {"params": 0}).keys()
+
+
+def settings_of(network, optimizer):
+    """{parameter name: (its rate, its weight decay)}."""
+    name_of = {id(parameter): name for name, parameter in network.named_parameters()}
+    return {
+        name_of[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_norms_and_biases_can_go_without_weight_decay(name, hrnet):
+    optimizer = optimizer_of(hrnet, name, rules=GroupRules(decays_vectors=False))
+    decays = {name: decay for name, (_, decay) in settings_of(hrnet, optimizer).items()}
+    assert decays == {
+        name: 0.01 if parameter.dim() > 1 else 0.0 for name, parameter in hrnet.named_parameters()
+    }
+    assert decays["bn1.weight"] == decays["classifier.bias"] == decays["final_layer.0.bias"] == 0
+    assert decays["conv1.weight"] == decays["classifier.weight"] == 0.01
+
+
+def test_rates_fall_from_the_head_to_the_stem_and_the_classifiers_is_its_own(hrnet):
+    rules = GroupRules(classifier_factor=10.0, layer_decay=0.5)
+    optimizer = optimizer_of(hrnet, "sgd", rules=rules)
+    set_learning_rate(optimizer, 0.32)
+    rates = {name: rate for name, (rate, _) in settings_of(hrnet, optimizer).items()}
+    assert rates.keys() == dict(hrnet.named_parameters()).keys()
+    expected = {
+        "conv1.weight": 0.01, "bn2.bias": 0.01, "layer1.0.conv1.weight": 0.02,
+        "transition1.0.0.weight": 0.04, "stage2.0.branches.0.0.conv1.weight": 0.04,
+        "transition2.2.0.0.weight": 0.08, "stage3.0.branches.2.0.bn1.weight": 0.08,
+        "transition3.3.0.0.weight": 0.16, "stage4.0.branches.3.1.bn2.bias": 0.16,
+        "incre_modules.0.0.conv1.weight": 0.32, "final_layer.1.weight": 0.32,
+        "classifier.weight": 3.2, "classifier.bias": 3.2,
+    }  # fmt: skip
+    assert {name: rates[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+    assert len(set(rates.values())) == 7
+
+
+def test_a_step_of_groups_is_the_one_computed_by_hand(hrnet):
+    """w - rate (g + decay w), with a gradient of 1 everywhere."""
+    network = copy.deepcopy(hrnet)
+    rules = GroupRules(decays_vectors=False, classifier_factor=2.0, layer_decay=0.5)
+    optimizer = optimizer_of(network, "sgd", momentum=0.0, nesterov=False, rules=rules)
+    set_learning_rate(optimizer, 0.1)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    after = dict(network.named_parameters())
+    for name, rate, decay in (
+        ("conv1.weight", 0.1 / 32, 0.01),
+        ("bn1.weight", 0.1 / 32, 0.0),
+        ("stage4.0.branches.0.0.conv1.weight", 0.05, 0.01),
+        ("final_layer.0.bias", 0.1, 0.0),
+        ("classifier.weight", 0.2, 0.01),
+        ("classifier.bias", 0.2, 0.0),
+    ):
+        expected = before[name] - rate * (1 + decay * before[name])
+        torch.testing.assert_close(after[name].detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_groups_saved_and_restored_continue_bit_by_bit(name):
+    """Pitfall 15."""
+    rules = GroupRules(decays_vectors=False)
+    network = model()
+    optimizer = optimizer_of(network, name, rules=rules)
+    stepped(network, optimizer, gradient=1.0)
+    twin, state = copy.deepcopy(network), copy.deepcopy(optimizer.state_dict())
+    restored = optimizer_of(twin, name, rules=rules)
+    check_same_groups(restored, state)
+    restored.load_state_dict(state)
+    for gradient in (0.5, -2.0):
+        assert stepped(twin, restored, gradient) == stepped(network, optimizer, gradient)
+
+
+def test_a_state_of_other_groups_is_refused_in_one_line_that_names_the_keys():
+    saved = optimizer_of(model(), "sgd").state_dict()
+    optimizer = optimizer_of(model(), "sgd", rules=GroupRules(decays_vectors=False))
+    with pytest.raises(
+        ValueError, match=r"groups of \[2\], this run's of \[1, 1\].*FREEZE"
+    ) as error:
+        check_same_groups(optimizer, saved)
+    assert "\n" not in str(error.value)

@@ -198,6 +198,79 @@ def test_gradients_are_zeroed_in_place_where_the_optimizer_needs_it(monkeypatch)
     assert all(p.grad is g for p, g in zip(network.parameters(), kept, strict=True))
 
 
+def clipped(name, max_grad_norm, factor, num_losses=1):
+    """The gradients' norm and the weights after one step whose gradients are limited."""
+    _, network, optimizer = setting(name)
+    precision = Precision(name, CPU, max_grad_norm=max_grad_norm)
+
+    def losses():
+        for _ in range(num_losses):
+            with precision.autocast():
+                outputs = network(torch.ones(2, 4))
+            yield outputs.float().mean() * factor / num_losses
+
+    precision.step(losses(), optimizer)
+    norm = torch.stack([p.grad.norm() for p in network.parameters()]).norm().item()
+    return norm, weights_of(network)
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "bf16"])
+def test_gradients_are_limited_to_the_norm_asked_for_after_the_loss_scale(name):
+    """The gradient of a mean of 3 outputs over ones: 15 values of 1/3, norm sqrt(15) / 3."""
+    norm, _ = clipped(name, 0.01, factor=1.0)
+    assert norm == pytest.approx(0.01, rel=1e-3)
+    norm, _ = clipped(name, 10.0, factor=1.0)
+    assert norm == pytest.approx(15**0.5 / 3, rel=1e-2)
+
+
+def test_a_limited_step_is_the_one_with_torchs_own_clipping():
+    _, limited = clipped("fp32", 0.05, factor=3.0)
+    _, network, optimizer = setting("fp32")
+    (network(torch.ones(2, 4)).mean() * 3.0).backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 0.05)
+    optimizer.step()
+    assert same(limited, weights_of(network))
+
+
+def test_gradients_below_the_limit_give_the_very_step_without_one():
+    _, limited = clipped("fp32", 1e6, factor=1.0)
+    _, free = clipped("fp32", 0.0, factor=1.0)
+    assert same(limited, free)
+
+
+def test_the_limit_is_on_the_sum_of_the_parts_of_a_batch():
+    """TRAIN.ACCUM_STEPS: the whole batch's gradient is limited, once."""
+    whole_norm, whole = clipped("fp32", 0.1, factor=2.0)
+    norm, in_parts = clipped("fp32", 0.1, factor=2.0, num_losses=4)
+    assert norm == pytest.approx(whole_norm, rel=1e-5)
+    for ours, theirs in zip(in_parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_fp16_step_that_overflows_is_left_out_with_a_limit_too():
+    """Pitfall 23."""
+    _, network, optimizer = setting("fp16")
+    precision = Precision("fp16", CPU, max_grad_norm=1.0)
+    step(precision, network, optimizer)
+    before = weights_of(network)
+    step(precision, network, optimizer, factor=1e30)
+    assert same(before, weights_of(network))
+    assert precision.loss_scale().item() == 65536.0 / 2
+    step(precision, network, optimizer)
+    assert not same(before, weights_of(network))
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_limiting_gradients_never_waits_for_the_device(name):
+    """Pitfall 20."""
+    _, network, optimizer = setting(name)
+    precision = Precision(name, CPU, max_grad_norm=0.1)
+    step(precision, network, optimizer)
+    with Transfers() as transfers:
+        step(precision, network, optimizer, factor=10.0)
+    assert transfers.count == 0
+
+
 @pytest.fixture
 def apex(monkeypatch):
     """A stand-in with the part of apex.amp's published interface that is used here."""
@@ -223,7 +296,11 @@ def apex(monkeypatch):
             for parameter in group["params"]:
                 parameter.grad.div_(amp.scale)
 
-    amp.initialize, amp.scale_loss = initialize, scale_loss
+    def master_params(optimizer):
+        for group in optimizer.param_groups:
+            yield from group["params"]
+
+    amp.initialize, amp.scale_loss, amp.master_params = initialize, scale_loss, master_params
     amp.state_dict = lambda: {"loss_scaler0": {"loss_scale": amp.scale, "unskipped": 7}}
     amp.load_state_dict = lambda state: setattr(amp, "scale", state["loss_scaler0"]["loss_scale"])
     package = ModuleType("apex")
@@ -276,6 +353,15 @@ def test_torch_takes_over_where_apex_is_not_installed_and_says_so(monkeypatch):
     assert not precision.uses_apex and "scaler" in precision.state_dict()
     assert precision.describe().endswith("; apex is not installed")
     assert "apex" not in Precision("fp16", CPU).describe()
+
+
+def test_apexs_master_gradients_are_limited_after_it_has_unscaled_them(apex):
+    _, network, optimizer = setting("fp32")
+    precision = Precision("fp16", CPU, backend="apex", max_grad_norm=0.05)
+    network, optimizer = precision.prepare(network, optimizer)
+    step(precision, network, optimizer, factor=3.0)
+    norm = torch.stack([p.grad.norm() for p in network.parameters()]).norm().item()
+    assert norm == pytest.approx(0.05, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["fp32", "hf32", "bf16"])

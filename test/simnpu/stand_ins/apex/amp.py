@@ -63,6 +63,11 @@ def scale_loss(loss: torch.Tensor, optimizers: torch.optim.Optimizer) -> Iterato
     optimizers.step = skip
 
 
+def master_params(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
+    """Yield what the optimizer updates."""
+    yield from _parameters(optimizer)
+
+
 def state_dict() -> dict[str, dict[str, float]]:
     return {"loss_scaler0": dict(_state)}
 

@@ -1,0 +1,90 @@
+"""How a run optimises, from its configuration: the rate, what trains, the averaged weights."""
+
+from __future__ import annotations
+
+from torch import nn
+from yacs.config import CfgNode
+
+from lib.distributed import Processes, synchronised_norms
+from lib.ema import AveragedWeights
+from lib.models.fast import checkpoint_activations
+from lib.models.parts import freeze
+from lib.optim import GroupRules, OptimizerOptions
+from lib.schedules import Schedule, ScheduleOptions, build_schedule
+from lib.trainer.starting import Start
+
+
+def run_schedule(config: CfgNode, num_cards: int) -> Schedule:
+    """Return the learning rate over the run."""
+    train = config.TRAIN
+    options = ScheduleOptions(
+        train.SCHEDULE,
+        train.LR,
+        num_epochs=train.END_EPOCH,
+        milestones=train.LR_STEP,
+        factor=train.LR_FACTOR,
+        least=train.LR_MIN,
+        power=train.LR_POWER,
+        warmup_epochs=train.WARMUP_EPOCHS,
+        warmup_factor=train.WARMUP_FACTOR,
+    )
+    return build_schedule(options, num_cards=num_cards)
+
+
+def optimizer_options(config: CfgNode) -> OptimizerOptions:
+    """Return the optimizer's settings."""
+    train = config.TRAIN
+    rules = GroupRules(train.WD_NORM_BIAS, train.HEAD_LR_FACTOR, train.LAYER_DECAY)
+    return OptimizerOptions(train.OPTIMIZER, train.WD, train.MOMENTUM, train.NESTEROV, rules)
+
+
+def made_trainable(network: nn.Module, config: CfgNode, processes: Processes) -> nn.Module:
+    """Return the network as it trains: frozen parts, recomputed maps, synchronised batch norms.
+
+    Raises ValueError for a part that there is not, or norms that cannot be synchronised.
+    """
+    freeze(network, config.MODEL.FREEZE)
+    if config.TRAIN.CHECKPOINT_ACTIVATIONS:
+        checkpoint_activations(network)
+    return synchronised_norms(network, processes) if config.TRAIN.SYNC_BN else network
+
+
+def build_average(config: CfgNode, network: nn.Module, start: Start) -> AveragedWeights | None:
+    """Return the average of the network's weights, a resumed run's with what was saved; or None."""
+    if config.TRAIN.EMA_DECAY == 0:
+        return None
+    average = AveragedWeights(network, config.TRAIN.EMA_DECAY)
+    if start.state is not None and "state_dict_ema" in start.state:
+        average.load(start.state["state_dict_ema"], start.state["num_ema_updates"])
+    return average
+
+
+def optimising_remarks(config: CfgNode, start: Start) -> list[str]:
+    """Return what may not be meant: frozen random parts, an average begun or lost in a resume."""
+    remarks = []
+    if config.MODEL.FREEZE and start.weights is None:
+        remarks.append("MODEL.FREEZE keeps random weights as they are: give --pretrained")
+    if start.state is not None:
+        is_saved, is_wanted = "state_dict_ema" in start.state, config.TRAIN.EMA_DECAY > 0
+        if is_wanted and not is_saved:
+            remarks.append("the checkpoint has no averaged weights: they begin with its last ones")
+        if is_saved and not is_wanted:
+            remarks.append("the checkpoint's averaged weights are dropped: TRAIN.EMA_DECAY is 0")
+    return remarks
+
+
+def optimising_line(config: CfgNode) -> str:
+    """Return what of a run's optimising is not as by default, in words; empty where nothing is."""
+    train = config.TRAIN
+    said = [
+        (config.MODEL.FREEZE, f"frozen: {', '.join(config.MODEL.FREEZE)}"),
+        (not train.WD_NORM_BIAS, "no weight decay on norms and biases"),
+        (train.HEAD_LR_FACTOR != 1, f"the classifier's rate x {train.HEAD_LR_FACTOR:g}"),
+        (train.LAYER_DECAY != 1, f"each earlier part's rate x {train.LAYER_DECAY:g}"),
+        (train.CLIP_GRAD_NORM, f"gradients up to norm {train.CLIP_GRAD_NORM:g}"),
+        (train.EMA_DECAY, f"weights averaged with decay {train.EMA_DECAY:g}"),
+        (train.SYNC_BN, "batch norms over all cards"),
+        (train.EARLY_STOP, f"early stop after {train.EARLY_STOP} epoch(s) without a better top-1"),
+    ]
+    words = "; ".join(text for applies, text in said if applies)
+    return f"optimising: {words}" if words else ""
