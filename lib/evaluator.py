@@ -59,7 +59,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         num_classes=file.num_classes,
     )
     computing = build_computing(config, processes, amp_backend="torch")
-    place(network, processes.device)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
