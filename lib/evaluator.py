@@ -17,7 +17,7 @@ from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import build_computing, build_eval_loader, place
 from lib.checkpoint import WeightFile, load_weights, read_weights
-from lib.data import BadImageLedger, ImageList, read_val
+from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, Computing, evaluate
 from lib.files import write_atomically
@@ -57,9 +57,11 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         val_set=config.DATASET.TEST_SET,
         class_names=file.class_names,
         num_classes=file.num_classes,
+        train_set=config.DATASET.TRAIN_SET,
+        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
     )
     computing = build_computing(config, processes, amp_backend="torch")
-    place(network, processes.device)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
@@ -142,7 +144,7 @@ def _evaluate(
         num_images=len(images),
         computing=computing,
         on_batch=on_batch,
-        with_confusion=request.per_class or request.confusion,
+        with_predictions=request.per_class or request.confusion,
     )
     console.end_bar()
     ledger.merge(processes.gather(ledger.bad_images))
@@ -169,16 +171,17 @@ def per_class_rows(
 
 
 def _write_details(request: EvalRequest, stats: EvalStats, *, class_names: Sequence[str]) -> None:
-    if stats.confusion is None:
+    if stats.predictions is None:
         return
+    confusion = stats.predictions.confusion(len(class_names))
     if request.per_class:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(
             ("class", "num_images", "num_correct", "accuracy_top1", "most_confused_with")
         )
-        table.writerows(per_class_rows(stats.confusion, class_names))
+        table.writerows(per_class_rows(confusion, class_names))
         encoded = text.getvalue().encode(errors="surrogateescape")
         write_atomically(encoded, request.folder / PER_CLASS)
     if request.confusion:
-        save_confusion(stats.confusion, class_names, request.folder / CONFUSION)
+        save_confusion(confusion, class_names, request.folder / CONFUSION)

@@ -21,7 +21,7 @@ from lib.assembly import (
     place,
 )
 from lib.checkpoint import Position, restore_rng_states
-from lib.data import ImageList, TrainBatches, read_train_val
+from lib.data import ImageList, SetAside, TrainBatches, read_train_val
 from lib.distributed import Processes
 from lib.ema import AveragedWeights
 from lib.engine import Computing
@@ -128,7 +128,10 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     is told before the network is built.
     """
     images, val_images = read_train_val(
-        request.data_path, train_set=config.DATASET.TRAIN_SET, val_set=config.DATASET.TEST_SET
+        request.data_path,
+        train_set=config.DATASET.TRAIN_SET,
+        val_set=config.DATASET.TEST_SET,
+        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
     )
     num_classes = class_count(config, images.class_names)
     start = find_start(config, request, processes)
@@ -142,7 +145,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     network: nn.Module = build_model(config, num_classes)
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
     network = made_trainable(network, config, processes)
-    place(network, device)
+    place(network, device, config.TRAIN.MEMORY_FORMAT)
     average = build_average(config, network, start)
     schedule = run_schedule(config, processes.ranks.world_size)
     plain_optimizer = build_optimizer(

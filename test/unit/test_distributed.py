@@ -165,7 +165,7 @@ def test_a_single_process_needs_no_group():
 
 def ranks_on(kind, world_size):
     """Stands in for the processes of a run on devices of a kind that is not here."""
-    return SimpleNamespace(ranks=RankInfo(world_size=world_size), device=torch.device(kind, 0))
+    return SimpleNamespace(ranks=RankInfo(world_size=world_size), device=SimpleNamespace(type=kind))
 
 
 @pytest.mark.parametrize("kind", ["cuda", "npu"])
