@@ -23,13 +23,14 @@ from lib.assembly import (
 from lib.checkpoint import Position, restore_rng_states
 from lib.data import ImageList, TrainBatches, read_train_val
 from lib.distributed import Processes
-from lib.engine import Computing
 from lib.log import EpochStats
 from lib.metrics import Metrics
 from lib.models.build import build_model
 from lib.models.fast import checkpoint_activations
+from lib.objective import Computing, Objective
 from lib.optim import OptimizerOptions, StepSchedule, build_optimizer, step_schedule
 from lib.precision import Precision
+from lib.trainer.objective import build_objective
 from lib.trainer.starting import (
     Start,
     TrainRequest,
@@ -40,6 +41,7 @@ from lib.trainer.starting import (
     decoder_remark,
     find_start,
     starting_position,
+    teacher_remark,
 )
 
 
@@ -56,6 +58,7 @@ class Parts:
     loader: DataLoader
     val_loader: DataLoader
     computing: Computing
+    objective: Objective
     start: Start
     started: str  # one line: what the weights come from
     seed: int
@@ -123,6 +126,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     if config.TRAIN.CHECKPOINT_ACTIVATIONS:
         checkpoint_activations(network)
     place(network, device)
+    objective = build_objective(config, processes, images, seed=seed)
     schedule = step_schedule(
         config.TRAIN.LR,
         num_cards=processes.ranks.world_size,
@@ -151,10 +155,11 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     check_work_left(
         start, position, end_epoch=config.TRAIN.END_EPOCH, measures=request.is_performance
     )
+    remarks = (remark, decoder_remark(start, decoder), teacher_remark(start, objective.teacher_sum))
     return Parts(
         images, val_images, network, _wrapped(network, config, processes), optimizer, schedule,
-        loader, val_loader, computing, start, started, seed, position, decoder,
-        tuple(said for said in (remark, decoder_remark(start, decoder)) if said),
+        loader, val_loader, computing, objective, start, started, seed, position, decoder,
+        tuple(said for said in remarks if said),
     )  # fmt: skip
 
 

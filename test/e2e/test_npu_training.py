@@ -26,7 +26,16 @@ NUMBER = Event("to host", "Float", 1)
 WAIT = Event("synchronize", "", 0)
 PRECISIONS = ("fp32", "hf32", "fp16", "bf16")
 IN_PARTS = ("TRAIN.ACCUM_STEPS", 2, "TRAIN.CHECKPOINT_ACTIVATIONS", "True")
-ON_CPU = {"sgd": (), "adam": ("TRAIN.OPTIMIZER", "adam"), "in parts": IN_PARTS}
+RECIPE = (
+    "AUG.MIXUP", 0.4, "AUG.CUTMIX", 1, "TRAIN.LOSS", "bce", "TRAIN.LABEL_SMOOTHING", 0.1,
+    "TRAIN.CLASS_WEIGHTS", "balanced", "DISTILL.WEIGHT", 0.5,
+)  # fmt: skip
+ON_CPU = {
+    "sgd": (),
+    "adam": ("TRAIN.OPTIMIZER", "adam"),
+    "in parts": IN_PARTS,
+    "recipe": RECIPE,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +53,12 @@ def on_cpu(runs: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "memory_format", lambda device: torch.contiguous_format)
         patch.setattr(devices, "has_fused_optimizers", lambda device: False)
+        teacher = ("DISTILL.TEACHER", runs / "cpu sgd/final_state.pth.tar")
         for name, overrides in ON_CPU.items():
             done = run_script(
                 TRAIN, tiny_data, "--cfg", tiny_yaml, "--out", runs / f"cpu {name}", "--fp32",
                 "--bs", BATCH_SIZE, "--train_epochs", 1, "--device", "cpu", *overrides,
+                *(teacher if name == "recipe" else ()),
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
 
@@ -80,6 +91,7 @@ def ran(
         "bf16": train("bf16", *five_steps, "--precision", "bf16"),
         "in parts": train("in parts", "--fp32", *IN_PARTS),
         "adam": train("adam", "--fp32", "TRAIN.OPTIMIZER", "adam"),
+        "recipe": train("recipe", "--fp32", *RECIPE, "DISTILL.TEACHER", cpu_weights),
         "variable": train("variable", *three_steps, "--device_id", 0, ASCEND_DEVICE_ID="1"),
         "no such device": train("none", "--device_id", 2),
         "no such variable": train("none", ASCEND_DEVICE_ID="5"),
@@ -105,8 +117,8 @@ def result_of(folder: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "name",
-    [*PRECISIONS, "in parts", "adam", "option", "variable", "whole", "resumed", "pretrained",
-     "profile", "valid", "valid fp16", "valid on cpu", "apex"],
+    [*PRECISIONS, "in parts", "adam", "recipe", "option", "variable", "whole", "resumed",
+     "pretrained", "profile", "valid", "valid fp16", "valid on cpu", "apex"],
 )  # fmt: skip
 def test_a_run_on_an_npu_ends_well(ran: dict[str, Ran], name: str) -> None:
     assert ran[name].code == 0, ran[name].stderr
@@ -114,12 +126,16 @@ def test_a_run_on_an_npu_ends_well(ran: dict[str, Ran], name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "same"), [("fp32", "sgd"), ("adam", "adam"), ("in parts", "in parts")]
+    ("name", "same"),
+    [("fp32", "sgd"), ("adam", "adam"), ("in parts", "in parts"), ("recipe", "recipe")],
 )
 def test_five_steps_on_an_npu_give_the_weights_that_they_give_on_the_cpu(
     ran: dict[str, Ran], runs: Path, name: str, same: str
 ) -> None:
-    """NpuFusedSGD, Adam as torch has it, and SGD with accumulated gradients and checkpointing."""
+    """NpuFusedSGD, Adam as torch has it, and SGD with accumulated gradients and checkpointing.
+
+    And mixed pictures with other losses, class weights and a teacher.
+    """
     difference = largest_difference(weights_of(runs / name), weights_of(runs / f"cpu {same}"))
     assert difference <= 1e-6
 
@@ -186,7 +202,7 @@ def reading(step: int) -> list[Event]:
     return [READING] * (step % PRINT_FREQ == 0)
 
 
-@pytest.mark.parametrize("name", ["fp32", "hf32", "bf16", "adam"])
+@pytest.mark.parametrize("name", ["fp32", "hf32", "bf16", "adam", "recipe"])
 def test_one_reading_a_log_interval_is_all_that_leaves_an_npu(
     ran: dict[str, Ran], name: str
 ) -> None:
@@ -215,6 +231,7 @@ def test_in_fp16_the_loss_scalers_one_number_a_step_leaves_the_npu_too(ran: dict
         ("fp16", "scaled loss"),
         ("bf16", "NpuFusedSGD"),
         ("adam", "Adam"),
+        ("recipe", "NpuFusedSGD"),
     ],
 )
 def test_pictures_travel_as_bytes_and_nothing_travels_but_they_and_their_classes(
