@@ -92,15 +92,23 @@ def _infer(args: argparse.Namespace, task: Task) -> list[Row]:
 
 
 def _serving(task: Task, pictures: list[Path], scratch: Path) -> list[Row]:
-    """ONNX Runtime against timm; int8 only where there are pictures, which its ranges come from."""
+    """The serving path against timm; int8 only where there are pictures to take its ranges from."""
     from lib.benchmark import network, serving
     from lib.config import load_config
+    from lib.offline_infer.session import installed_backends
 
     size = str([task.image_size, task.image_size])
     config = load_config(None, ["MODEL.NAME", task.arch, "MODEL.IMAGE_SIZE", size])
     models = serving.make_models(config, None, scratch, calibration=pictures, batch=task.batch)
     peer, name = network.timms_network(task), "timm, eager, channels_last"
-    return serving.measure_against(models, peer, name, goals=_SERVED_GOALS, rounds=task.rounds)
+    return serving.measure_against(
+        models,
+        peer,
+        name,
+        goals=_SERVED_GOALS,
+        backends=installed_backends(),
+        rounds=task.rounds,
+    )
 
 
 def _loader(args: argparse.Namespace, task: Task) -> list[Row]:

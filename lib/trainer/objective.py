@@ -33,7 +33,7 @@ def build_objective(
         weights = weights.to(processes.device)
     teacher = _teacher(config, images.class_names) if config.DISTILL.TEACHER else None
     if teacher is not None:
-        place(teacher.network, processes.device)
+        place(teacher.network, processes.device, config.TRAIN.MEMORY_FORMAT)
     return Objective(
         LabelLoss(train.LOSS, train.LABEL_SMOOTHING, weights),
         Mixing(

@@ -45,6 +45,7 @@ LEVELS = {
         "mixing",
         "optim",
         "precision",
+        "predictions",
         "quantize",
     ),
     3: ("distill", "export", "log", "objective", "plots"),

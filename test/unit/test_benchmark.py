@@ -62,9 +62,10 @@ def test_the_table_the_json_and_the_floor_come_out(run_script: RunScript, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["mode"] for row in rows] == ["train", "infer", "infer"]
+    served = [f"{name}, float32, batch 2" for name in ("ONNX Runtime", "OpenVINO")]
+    assert [row["mode"] for row in rows] == ["train", "infer", "infer", "infer"]
+    assert [row["case"] for row in rows[2:]] == served
     assert {"mode", "case", "ours", "peer", "ratio", "unit", "goal_row"} <= rows[0].keys()
-    assert rows[2]["case"] == "ONNX Runtime, float32, batch 2"
     assert "| train: hrnet_w18_small_v1, 32, batch 2, fp32 | timm, eager" in done.stdout
     floors = done.stdout.splitlines()[-2:]
     assert [line.split(":")[0] for line in floors] == ["train", "infer"]
