@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from lib import device as devices
 from lib.data import (
+    Extras,
     ImageList,
     LoaderOptions,
     Normalize,
@@ -21,7 +22,7 @@ from lib.data import (
     train_loader,
 )
 from lib.distributed import Processes
-from lib.engine import Computing
+from lib.objective import Computing
 from lib.precision import Precision
 from lib.transforms import eval_resize
 
@@ -57,14 +58,20 @@ def place(network: nn.Module, device: torch.device, memory_format: str = "auto")
 def build_train_loader(
     config: CfgNode, images: ImageList, processes: Processes, *, seed: int, decoder: str
 ) -> DataLoader:
-    """Return this rank's shuffled, augmented batches, decoded as `agree_on_decoder` says."""
+    """Return this rank's shuffled, augmented batches, decoded as `agree_on_decoder` says.
+
+    Raises ValueError for augmentations of torchvision's where that is not installed.
+    """
+    aug = config.AUG
+    num_ops, magnitude = aug.RANDAUGMENT
     return train_loader(
         images,
         _options(config, processes)(batch_size=config.TRAIN.BATCH_SIZE_PER_GPU, seed=seed),
-        scale=tuple(config.AUG.CROP_SCALE),
-        ratio=tuple(config.AUG.CROP_RATIO),
-        hflip=config.AUG.HFLIP,
+        scale=tuple(aug.CROP_SCALE),
+        ratio=tuple(aug.CROP_RATIO),
+        hflip=aug.HFLIP,
         decoder=decoder,
+        extras=Extras(aug.AUTO, num_ops, magnitude, aug.ERASE),
     )
 
 

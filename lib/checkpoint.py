@@ -48,6 +48,7 @@ class _AddedState(TypedDict, total=False):
     decoder: str  # of the training pictures; those releases used 'pillow'
     state_dict_ema: dict[str, torch.Tensor]  # the averaged weights, where TRAIN.EMA_DECAY is set
     num_ema_updates: int
+    teacher: str  # SHA-256 sum of its weight file; '' where there is none
 
 
 class TrainingState(_AddedState):
@@ -176,10 +177,13 @@ def _class_names_beside(path: Path, num_classes: int) -> list[str] | None:
     return names if len(names) == num_classes else None
 
 
-def load_weights(model: nn.Module, file: WeightFile, *, new_head: bool = False) -> str:
+def load_weights(
+    model: nn.Module, file: WeightFile, *, new_head: bool = False, hint: str = ""
+) -> str:
     """Load weights strictly and return one line that says what was loaded.
 
-    With `new_head` a classifier of another size keeps its fresh initialisation.
+    With `new_head` a classifier of another size keeps its fresh initialisation. `hint` stands for
+    the question that the error ends with.
     Raises ValueError that names the missing, unexpected and misshapen parameters.
     """
     own = model.state_dict()
@@ -191,7 +195,7 @@ def load_weights(model: nn.Module, file: WeightFile, *, new_head: bool = False) 
         weights.update({name: own[name] for name in _HEAD})
     if not any(name.endswith(_COUNTER) for name in weights):  # files older than torch 0.4.1
         weights.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
-    _check_fit(own, weights, file.path)
+    _check_fit(own, weights, file.path, hint=hint)
     model.load_state_dict(weights, strict=True)
     return f"{len(own)} tensors from {file.path}{note}"
 
@@ -201,7 +205,11 @@ def _head_differs(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.T
 
 
 def _check_fit(
-    own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: Path
+    own: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+    source: Path,
+    *,
+    hint: str,
 ) -> None:
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
@@ -212,7 +220,9 @@ def _check_fit(
     ]
     if not (missing or unexpected or shapes):
         return
-    if not missing and not unexpected and all(s.startswith("classifier.") for s in shapes):
+    if hint:
+        fix = hint
+    elif not missing and not unexpected and all(s.startswith("classifier.") for s in shapes):
         fix = "to start a new classifier, say MODEL.NUM_CLASSES <count> on purpose"
     else:
         fix = "is --cfg (MODEL.NAME) the network that these weights are of?"

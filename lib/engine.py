@@ -12,34 +12,15 @@ from torch.nn import functional as F
 
 from lib import device as devices
 from lib.data import BadImage, Batch
-from lib.distributed import Processes, whole_gradients
+from lib.distributed import Processes
 from lib.log import EpochStats, EvalStats, IntervalStats
 from lib.metrics import Meter, Metrics
 from lib.models.parts import begin_training
+from lib.objective import PLAIN, Computing, LossesOfParts, Objective
 from lib.optim import set_learning_rate
-from lib.precision import Precision
 from lib.predictions import PredictionRecorder, merged
 
 BadImages = list[BadImage]
-
-
-@dataclass(frozen=True)
-class Computing:
-    """What both loops compute with."""
-
-    processes: Processes
-    precision: Precision
-    normalize: nn.Module  # uint8 N x H x W x 3 on the device -> float32 N x 3 x H x W
-    num_parts: int = 1  # in which a training batch is computed, to need less memory
-
-    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits N x C (float32) and targets N (int64), both on the device."""
-        device = self.processes.device
-        images = self.normalize(batch.images.to(device, non_blocking=True))
-        targets = batch.targets.to(device, non_blocking=True)
-        with self.precision.autocast():
-            logits = model(images)
-        return logits.float(), targets
 
 
 @dataclass(frozen=True)
@@ -51,6 +32,7 @@ class StepRange:
     num_steps: int  # of the whole epoch
     print_freq: int
     num_warmup: int  # steps timed one by one and left out of the averages (compilation)
+    epoch: int = 0
 
     def is_logged(self, step: int) -> bool:
         """Tell whether a console line follows this step."""
@@ -83,6 +65,7 @@ def train_one_epoch(
     steps: StepRange,
     hooks: TrainHooks,
     sums_before: Metrics,
+    objective: Objective = PLAIN,
 ) -> EpochStats:
     """Run the steps of `steps` and return what they came to.
 
@@ -109,7 +92,7 @@ def train_one_epoch(
         hooks.on_bad_images(batch.bad)
         rate = hooks.learning_rate(step)
         set_learning_rate(optimizer, rate)
-        parts = _LossesOfParts(model, batch, computing)
+        parts = LossesOfParts(model, batch, computing, objective, (steps.epoch, step))
         computing.precision.step(parts, optimizer)
         for part in parts.done:
             meter.add(*part, step=step)
@@ -129,32 +112,6 @@ def train_one_epoch(
             break
     time_s, images_per_s = clock.averages(computing.processes)
     return EpochStats(total, time_s, images_per_s, num_done, last_loss, stop_signal)
-
-
-class _LossesOfParts:
-    """The loss of one batch, computed in `computing.num_parts` parts one after the other.
-
-    The gradients of the parts add up to that of the whole batch; batch norms see each part alone.
-    """
-
-    def __init__(self, model: nn.Module, batch: Batch, computing: Computing):
-        self._model, self._computing = model, computing
-        self._num_images = len(batch.targets)
-        num_parts = max(1, min(computing.num_parts, self._num_images))
-        images, targets = (x.tensor_split(num_parts) for x in (batch.images, batch.targets))
-        self._parts = [Batch(*pair, []) for pair in zip(images, targets, strict=True)]
-        self.done: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield each part's share of the mean loss; `done` gets its logits, targets and losses."""
-        for number, part in enumerate(self._parts, start=1):
-            # Between cards gradients travel once a step, with the last part.
-            with whole_gradients(self._model, travel=number == len(self._parts)):
-                logits, targets = self._computing.logits(self._model, part)
-                losses = F.cross_entropy(logits, targets, reduction="none")
-                self.done.append((logits.detach(), targets, losses.detach()))
-                share = len(targets) / self._num_images
-                yield losses.mean() if share == 1 else losses.mean() * share
 
 
 @torch.inference_mode()

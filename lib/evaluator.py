@@ -19,11 +19,12 @@ from lib.assembly import build_computing, build_eval_loader, place
 from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
-from lib.engine import BadImages, Computing, evaluate
+from lib.engine import BadImages, evaluate
 from lib.files import write_atomically
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
+from lib.objective import Computing
 from lib.plots import save_confusion
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.png"

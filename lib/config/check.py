@@ -7,6 +7,9 @@ from yacs.config import CfgNode
 _CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),
     "DATASET.DECODER": ("auto", "fast", "pillow"),
+    "AUG.AUTO": ("no", "randaugment", "trivialaugment"),
+    "TRAIN.LOSS": ("cross_entropy", "bce"),
+    "DISTILL.LOSS": ("js", "kl"),
     "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
     "TRAIN.SCHEDULE": ("step", "cosine", "poly"),
     "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
@@ -37,7 +40,11 @@ _MINIMUM = {
     "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
     "DATASET.VAL_SHARE": 0.0,
     "DATASET.SPLIT_SEED": 0,
+    "AUG.MIXUP": 0.0,
+    "AUG.CUTMIX": 0.0,
+    "TRAIN.LABEL_SMOOTHING": 0.0,
 }
+_PROBABILITIES = ("AUG.HFLIP", "AUG.ERASE", "AUG.MIX_PROB", "AUG.MIX_SWITCH_PROB")
 
 
 def value_at(config: CfgNode, path: str) -> object:
@@ -73,8 +80,12 @@ def check(config: CfgNode) -> None:
         raise ValueError(f"AUG.CROP_RATIO: {config.AUG.CROP_RATIO} must be [low, high] above 0")
     if config.DATASET.VAL_SHARE >= 1:
         raise ValueError(f"DATASET.VAL_SHARE: {config.DATASET.VAL_SHARE} must be below 1")
-    if not 0 <= config.AUG.HFLIP <= 1:
-        raise ValueError(f"AUG.HFLIP: {config.AUG.HFLIP} must be a probability within [0, 1]")
+    for path in _PROBABILITIES:
+        if not 0 <= value_at(config, path) <= 1:  # type: ignore[operator]
+            raise ValueError(
+                f"{path}: {value_at(config, path)} must be a probability within [0, 1]"
+            )
+    _check_recipe(config)
     if config.TRAIN.ACCUM_STEPS > config.TRAIN.BATCH_SIZE_PER_GPU:
         raise ValueError(
             f"TRAIN.ACCUM_STEPS: {config.TRAIN.ACCUM_STEPS} parts are more than the "
@@ -103,3 +114,32 @@ def _check_optimising(train: CfgNode) -> None:
             "TRAIN.SYNC_BN: true does not go with TRAIN.CHECKPOINT_ACTIVATIONS, which computes "
             "batch norms a second time; TRAIN.ACCUM_STEPS needs less memory too"
         )
+
+
+def _check_recipe(config: CfgNode) -> None:
+    """Check what the losses, RandAugment and distillation are asked for."""
+    train, distill = config.TRAIN, config.DISTILL
+    settings = config.AUG.RANDAUGMENT
+    if len(settings) != 2 or settings[0] < 1 or not 0 <= settings[1] <= 30:
+        raise ValueError(
+            f"AUG.RANDAUGMENT: {settings} must be [operations >= 1, strength in 0..30], such as "
+            "[2, 9]"
+        )
+    if train.LABEL_SMOOTHING >= 1:
+        raise ValueError(f"TRAIN.LABEL_SMOOTHING: {train.LABEL_SMOOTHING} must be below 1")
+    if distill.TEMPERATURE <= 0:
+        raise ValueError(f"DISTILL.TEMPERATURE: {distill.TEMPERATURE} must be above 0")
+    if not 0 < distill.WEIGHT <= 1:
+        raise ValueError(f"DISTILL.WEIGHT: {distill.WEIGHT} must be within (0, 1]")
+    if distill.ARCH and not distill.TEACHER:
+        raise ValueError(
+            f"DISTILL.ARCH: {distill.ARCH} without weights: name a file in DISTILL.TEACHER too"
+        )
+    if distill.TEACHER and distill.WEIGHT == 1:
+        unused = {"LOSS": "cross_entropy", "LABEL_SMOOTHING": 0.0, "CLASS_WEIGHTS": "no"}
+        for key, default in unused.items():
+            if train[key] != default:
+                raise ValueError(
+                    f"TRAIN.{key}: {train[key]} has no effect with DISTILL.WEIGHT 1, which leaves "
+                    "the labels out: give less, or leave the key as it is"
+                )

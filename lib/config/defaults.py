@@ -32,6 +32,13 @@ AUG:
   CROP_SCALE: [0.08, 1.0]  # share of the picture's area that a random crop covers
   CROP_RATIO: [0.75, 1.3333333333333333]
   HFLIP: 0.5               # probability of a horizontal flip
+  AUTO: 'no'               # randaugment | trivialaugment (with torchvision) | no
+  RANDAUGMENT: [2, 9]      # operations a picture, and their strength in 0..30
+  ERASE: 0.0               # probability that a rectangle is erased (with torchvision)
+  MIXUP: 0.0               # alpha of the Beta distribution that shares are drawn from; 0: off
+  CUTMIX: 0.0              # likewise
+  MIX_PROB: 1.0            # share of the batches that are mixed, where one of the two is on
+  MIX_SWITCH_PROB: 0.5     # probability of cutmix, where both are on
 TRAIN:
   BATCH_SIZE_PER_GPU: 32
   END_EPOCH: 100
@@ -55,6 +62,9 @@ TRAIN:
   EARLY_STOP: 0            # epochs without a better top-1 after which the run ends; 0: never
   MOMENTUM: 0.9
   NESTEROV: true
+  LOSS: cross_entropy      # cross_entropy | bce (mean over the classes: wants a higher rate in sgd)
+  LABEL_SMOOTHING: 0.0     # what of a label is spread over all classes
+  CLASS_WEIGHTS: 'no'      # no | balanced | a number a class, as '1, 2.5, 1' in their sorted order
   PRECISION: auto          # auto (fp16 on npu and cuda, fp32 on cpu) | fp32 | hf32 | fp16 | bf16
   AMP_BACKEND: torch       # torch | apex (Ascend's apex, O2, on npu)
   ACCUM_STEPS: 1           # parts in which a batch is computed, to need less memory
@@ -62,6 +72,12 @@ TRAIN:
   MEMORY_FORMAT: auto      # channels_last | contiguous | auto (contiguous on npu only)
   COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
   SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
+DISTILL:
+  TEACHER: ''              # weights of a network to learn from, beside the labels or in their place
+  ARCH: ''                 # its network: a row of ARCHS, or timm/<name>; '': MODEL.NAME
+  LOSS: js                 # js (Jensen-Shannon, as SSLD) | kl
+  TEMPERATURE: 1.0
+  WEIGHT: 1.0              # share of this loss beside the labels' own; 1: labels are not used
 TEST:
   BATCH_SIZE_PER_GPU: 32
   FOLD_BN: false           # valid.py evaluates with batch norms folded into the convolutions

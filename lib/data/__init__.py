@@ -3,10 +3,11 @@
 `lists`: which pictures there are; `packed`: those in tar shards; `sources`: which of
 the two a data path holds; `splitting`: validation pictures set aside. `samplers`: in which order
 they come. `loading`: from files to batches. `decoding`: from a file to a training picture.
-`bad_images`: what happens to files that can't be decoded. `normalize`: the last step of the
-preprocessing, on the device.
+`augmenting`: what else is done to it. `bad_images`: what happens to files that can't be decoded.
+`normalize`: the last step of the preprocessing, on the device.
 """
 
+from lib.data.augmenting import Extras
 from lib.data.bad_images import BadImage, BadImageLedger
 from lib.data.decoding import choose_decoder, has_fast_decoder
 from lib.data.lists import ImageList
@@ -21,6 +22,7 @@ __all__ = [
     "BadImageLedger",
     "Batch",
     "EvalBatches",
+    "Extras",
     "ImageList",
     "LoaderOptions",
     "Normalize",

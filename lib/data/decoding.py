@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from lib.data.augmenting import Changer, Extras, changer
 from lib.transforms import PixelArray, open_rgb, random_crop_box, train_pixels
 
 try:
@@ -50,6 +51,7 @@ class Augmentation:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     hflip: float
+    extras: Extras = Extras()
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,20 @@ def train_reader(decoder: str, augmentation: Augmentation) -> TrainReader:
     """Return what reads a training picture: a pure function of the file and the generator's state.
 
     It raises what `lib.transforms.open_rgb` raises, and has then drawn no random number.
+
+    Raises:
+        ValueError: see `lib.data.augmenting.changer`.
     """
-    read = {FAST: _read_fast, PILLOW: _read_with_pillow}[decoder]
-    return partial(read, augmentation=augmentation)
+    reader = {FAST: _read_fast, PILLOW: _read_with_pillow}[decoder]
+    read = partial(reader, augmentation=augmentation)
+    change = changer(augmentation.extras)
+    return read if change is None else partial(_read_and_change, read=read, change=change)
+
+
+def _read_and_change(
+    picture: str | bytes, rng: random.Random, *, read: TrainReader, change: Changer
+) -> PixelArray:
+    return change(read(picture, rng), rng)
 
 
 def _read_with_pillow(

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from lib.data.augmenting import NO_EXTRAS, Extras
 from lib.data.bad_images import BadImage, describe_failure
 from lib.data.decoding import PILLOW, Augmentation, train_reader
 from lib.data.lists import ImageList
@@ -209,6 +210,7 @@ def train_loader(
     ratio: tuple[float, float],
     hflip: float,
     decoder: str = PILLOW,
+    extras: Extras = NO_EXTRAS,
 ) -> DataLoader[Sample]:
     """Shuffled, augmented batches; its `batch_sampler` is the `TrainBatches` to set the epoch on.
 
@@ -217,9 +219,11 @@ def train_loader(
         options: see there.
         scale, ratio, hflip: see `lib.transforms.train_pixels`.
         decoder: what `lib.data.decoding.choose_decoder` returned.
+        extras: what else is done to a picture.
 
     Raises:
-        ValueError: no pictures, or an augmentation setting outside its range.
+        ValueError: no pictures, an augmentation setting outside its range, or extras without
+            torchvision.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"AUG.CROP_SCALE is {list(scale)}: use 0 < smallest <= largest <= 1")
@@ -227,7 +231,7 @@ def train_loader(
         raise ValueError(f"AUG.CROP_RATIO is {list(ratio)}: use 0 < smallest <= largest")
     if not 0 <= hflip <= 1:
         raise ValueError(f"AUG.HFLIP is {hflip}: use a probability in 0..1")
-    augmentation = Augmentation(options.image_size, scale, ratio, hflip)
+    augmentation = Augmentation(options.image_size, scale, ratio, hflip, extras)
     dataset = TrainImages(images, augmentation, decoder=decoder)
     batches = TrainBatches(
         len(images),

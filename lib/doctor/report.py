@@ -69,7 +69,9 @@ def fact_lines(facts: Facts, probe: Probe) -> dict[str, str]:
         "CANN": _cann(facts),
         "torch": facts.versions.get("torch", "not installed"),
         "torch_npu": facts.versions.get("torch_npu", "not installed"),
-        "torchvision": facts.versions.get("torchvision", "not installed (only tests need it)"),
+        "torchvision": facts.versions.get(
+            "torchvision", "not installed (AUG.AUTO, AUG.ERASE and tests need it)"
+        ),
         "Python": ".".join(map(str, facts.python)),
         "NumPy": facts.versions.get("numpy", "not installed"),
         "apex": " ".join(filter(None, (facts.versions.get("apex"), _APEX_WORDS[facts.apex]))),

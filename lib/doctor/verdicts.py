@@ -126,7 +126,8 @@ def _torchvision(facts: Facts) -> Iterator[Finding]:
     if numbers(torchvision)[:2] == (0, minor):
         yield Finding(OK, f"torch {torch} and torchvision {torchvision} fit")
     else:
-        text = f"torch {torch} and torchvision {torchvision} do not fit (only tests import it)"
+        pair = f"torch {torch} and torchvision {torchvision}"
+        text = f"{pair} do not fit (AUG.AUTO, AUG.ERASE and tests import it)"
         yield Finding(WARNING, text, f"pip install 'torchvision==0.{minor}.*' torch=={torch}")
 
 

@@ -24,13 +24,14 @@ from lib.checkpoint import Position, restore_rng_states
 from lib.data import ImageList, SetAside, TrainBatches, read_train_val
 from lib.distributed import Processes
 from lib.ema import AveragedWeights
-from lib.engine import Computing
 from lib.log import EpochStats
 from lib.metrics import Metrics
 from lib.models.build import build_model
+from lib.objective import Computing, Objective
 from lib.optim import build_optimizer, check_same_groups
 from lib.precision import Precision
 from lib.schedules import Schedule
+from lib.trainer.objective import build_objective
 from lib.trainer.optimising import (
     build_average,
     made_trainable,
@@ -48,6 +49,7 @@ from lib.trainer.starting import (
     decoder_remark,
     find_start,
     starting_position,
+    teacher_remark,
 )
 
 
@@ -65,6 +67,7 @@ class Parts:
     loader: DataLoader
     val_loader: DataLoader
     computing: Computing
+    objective: Objective
     start: Start
     started: str  # one line: what the weights come from
     seed: int
@@ -146,6 +149,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
     network = made_trainable(network, config, processes)
     place(network, device, config.TRAIN.MEMORY_FORMAT)
+    objective = build_objective(config, processes, images, seed=seed)
     average = build_average(config, network, start)
     schedule = run_schedule(config, processes.ranks.world_size)
     plain_optimizer = build_optimizer(
@@ -169,11 +173,16 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     check_work_left(
         start, position, end_epoch=config.TRAIN.END_EPOCH, measures=request.is_performance
     )
-    remarks = optimising_remarks(config, start)
+    remarks = (
+        remark,
+        decoder_remark(start, decoder),
+        teacher_remark(start, objective.teacher_sum),
+        *optimising_remarks(config, start),
+    )
     return Parts(
         images, val_images, network, _wrapped(network, config, processes), average, optimizer,
-        schedule, loader, val_loader, computing, start, started, seed, position, decoder,
-        tuple(filter(None, (remark, decoder_remark(start, decoder), *remarks))),
+        schedule, loader, val_loader, computing, objective, start, started, seed, position, decoder,
+        tuple(said for said in remarks if said),
     )  # fmt: skip
 
 

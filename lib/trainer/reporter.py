@@ -228,6 +228,8 @@ class Reporter:
         ):
             if line:
                 self.console.say(line)
+        if parts.objective.teacher is not None:
+            self.console.say(parts.objective.teacher.said)
         if parts.start.is_resume:
             self.console.say(f"goes on at epoch {parts.position.epoch} step {parts.position.step}")
         for remark in parts.remarks:

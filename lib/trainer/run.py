@@ -161,6 +161,7 @@ class _Run:
             num_steps=position.num_steps,
             print_freq=self._config.PRINT_FREQ,
             num_warmup=max(0, _NUM_TIMED_STEPS - self._num_run_steps),
+            epoch=epoch,
         )
         self._reporter.console.start_bar(f"epoch {epoch}", end, first)
         with ExitStack() as stack:
@@ -173,6 +174,7 @@ class _Run:
                 steps=steps,
                 hooks=self._hooks(epoch),
                 sums_before=self._progress.sums if first else Metrics(),
+                objective=parts.objective,
             )
         self._reporter.console.end_bar()
         self._exchange_bad_images(self._ledger, "train")  # raises on all ranks after a GIVE_UP
@@ -311,6 +313,7 @@ class _Run:
                 rng=rng,
                 seed=parts.seed,
                 decoder=parts.decoder,
+                teacher=parts.objective.teacher_sum,
                 sums=list(sums.counts()),
                 best_accuracy=self._progress.best_accuracy,
                 report=self._progress.report,

@@ -155,6 +155,23 @@ def decoder_remark(start: Start, decoder: str) -> str | None:
     )
 
 
+def teacher_remark(start: Start, teacher_sum: str) -> str | None:
+    """Return a remark where a resumed run goes on under another teacher, with one, or without.
+
+    That may be meant, so it is no error, as with the other settings of the command line.
+    """
+    if start.state is None:
+        return None
+    saved = start.state.get("teacher", "")
+    if saved == teacher_sum:
+        return None
+    before, now = (f"SHA-256 {s[:12]}..." if s else "none" for s in (saved, teacher_sum))
+    return (
+        f"the checkpoint's run learned from another teacher (DISTILL.TEACHER: {before} then, {now} "
+        "now): from here on the weights follow the present one"
+    )
+
+
 def class_count(config: CfgNode, class_names: tuple[str, ...]) -> int:
     """Return the number of classes: the data's, which MODEL.NUM_CLASSES must agree with if set."""
     wanted = config.MODEL.NUM_CLASSES

@@ -30,6 +30,8 @@ RECIPE = (
     "TRAIN.SCHEDULE", "cosine", "TRAIN.WARMUP_EPOCHS", 0.5, "TRAIN.EMA_DECAY", 0.9,
     "TRAIN.CLIP_GRAD_NORM", 0.5, "TRAIN.HEAD_LR_FACTOR", 3, "TRAIN.LAYER_DECAY", 0.8,
     "TRAIN.WD_NORM_BIAS", "false", "MODEL.FREEZE", "stem",
+    "AUG.MIXUP", 0.4, "AUG.CUTMIX", 1, "TRAIN.LOSS", "bce", "TRAIN.LABEL_SMOOTHING", 0.1,
+    "TRAIN.CLASS_WEIGHTS", "balanced", "DISTILL.WEIGHT", 0.5,
 )  # fmt: skip
 ON_CPU = {
     "sgd": (),
@@ -53,11 +55,13 @@ def on_cpu(runs: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript) 
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "has_fused_optimizers", lambda device: False)
+        teacher = ("DISTILL.TEACHER", runs / "cpu sgd/final_state.pth.tar")
         for name, overrides in ON_CPU.items():
             done = run_script(
                 TRAIN, tiny_data, "--cfg", tiny_yaml, "--out", runs / f"cpu {name}", "--fp32",
                 "--bs", BATCH_SIZE, "--train_epochs", 1, "--device", "cpu",
                 "TRAIN.MEMORY_FORMAT", "contiguous", *overrides,
+                *(teacher if name == "recipe" else ()),
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
 
@@ -90,7 +94,7 @@ def ran(
         "bf16": train("bf16", *five_steps, "--precision", "bf16"),
         "in parts": train("in parts", "--fp32", *IN_PARTS),
         "adam": train("adam", "--fp32", "TRAIN.OPTIMIZER", "adam"),
-        "recipe": train("recipe", "--fp32", *RECIPE),
+        "recipe": train("recipe", "--fp32", *RECIPE, "DISTILL.TEACHER", cpu_weights),
         "recipe fp16": train("recipe fp16", "--precision", "fp16", *RECIPE),
         "recipe apex": train("recipe apex", "TRAIN.AMP_BACKEND", "apex", *RECIPE),
         "variable": train("variable", *three_steps, "--device_id", 0, ASCEND_DEVICE_ID="1"),
@@ -135,7 +139,8 @@ def test_five_steps_on_an_npu_give_the_weights_that_they_give_on_the_cpu(
 ) -> None:
     """NpuFusedSGD, Adam as torch has it, and SGD with accumulated gradients and checkpointing.
 
-    The recipe's weights are averaged ones, of parameter groups with limited gradients.
+    The recipe's weights are averaged ones, of parameter groups with limited gradients, and learn
+    from mixed pictures with other losses, class weights and a teacher.
     """
     difference = largest_difference(weights_of(runs / name), weights_of(runs / f"cpu {same}"))
     assert difference <= 1e-6

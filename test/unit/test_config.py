@@ -233,6 +233,23 @@ def test_a_value_gets_the_type_of_its_key(key, text, value):
         ("AUG.CROP_SCALE", "[1]", r"must be \[low, high\] within"),
         ("AUG.CROP_RATIO", "[2, 1]", r"must be \[low, high\] above 0"),
         ("AUG.HFLIP", "1.5", "must be a probability"),
+        ("AUG.ERASE", "1.5", "must be a probability"),
+        ("AUG.MIX_PROB", "-1", "must be a probability"),
+        ("AUG.MIX_SWITCH_PROB", "2", "must be a probability"),
+        ("AUG.MIXUP", "-0.2", "AUG.MIXUP: -0.2 is below 0"),
+        ("AUG.CUTMIX", "-1", "AUG.CUTMIX: -1.0 is below 0"),
+        ("AUG.AUTO", "autoaugment", "is not one of no, randaugment, trivialaugment"),
+        ("AUG.RANDAUGMENT", "[0, 9]", r"\[0, 9\] must be \[operations >= 1, strength in 0..30\]"),
+        ("AUG.RANDAUGMENT", "[2, 31]", r"\[2, 31\] must be \[operations"),
+        ("AUG.RANDAUGMENT", "2", r"\[2\] must be \[operations"),
+        ("TRAIN.LOSS", "focal", "'focal' is not one of cross_entropy, bce"),
+        ("TRAIN.LABEL_SMOOTHING", "1", "TRAIN.LABEL_SMOOTHING: 1.0 must be below 1"),
+        ("TRAIN.LABEL_SMOOTHING", "-0.1", "TRAIN.LABEL_SMOOTHING: -0.1 is below 0"),
+        ("DISTILL.LOSS", "mse", "'mse' is not one of js, kl"),
+        ("DISTILL.TEMPERATURE", "0", "DISTILL.TEMPERATURE: 0.0 must be above 0"),
+        ("DISTILL.WEIGHT", "0", r"DISTILL.WEIGHT: 0.0 must be within \(0, 1\]"),
+        ("DISTILL.WEIGHT", "1.5", r"DISTILL.WEIGHT: 1.5 must be within \(0, 1\]"),
+        ("DISTILL.ARCH", "hrnet_w48", "hrnet_w48 without weights: name a file in DISTILL.TEACHER"),
         ("TRAIN", "5", "TRAIN holds keys of its own, not the value 5"),
         ("MODEL.EXTRA", "5", "MODEL.EXTRA holds keys of its own, not the value 5"),
         ("MODEL.EXTRA.STAGE1", "2020-01-01", "STAGE1 with value .*date.* is not a valid type"),
@@ -246,6 +263,18 @@ def test_a_value_that_does_not_fit_is_one_line_with_the_key(key, text, message):
         load_config(None, [key, text])
     assert key.split(".")[0] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("LOSS", "bce"), ("LABEL_SMOOTHING", "0.1"), ("CLASS_WEIGHTS", "balanced")],
+)
+def test_what_concerns_labels_is_refused_where_only_a_teacher_is_asked(key, text):
+    """Pitfall 6: a key that does nothing."""
+    settings = ["DISTILL.TEACHER", "t.pth", f"TRAIN.{key}", text]
+    with pytest.raises(ValueError, match=f"TRAIN.{key}: {text} has no effect with DISTILL.WEIGHT"):
+        load_config(None, settings)
+    load_config(None, [*settings, "DISTILL.WEIGHT", "0.9"])
 
 
 def test_an_override_without_a_value_is_an_error():

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from lib.data import BadImage, Batch, Normalize
 from lib.distributed import Processes
-from lib.engine import Computing, StepRange, TrainHooks, evaluate, train_one_epoch
+from lib.engine import StepRange, TrainHooks, evaluate, train_one_epoch
 from lib.environment import RankInfo
 from lib.log import IntervalStats
 from lib.metrics import Metrics
+from lib.objective import Computing
 from lib.precision import Precision
 
 CPU = torch.device("cpu")

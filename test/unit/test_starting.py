@@ -20,6 +20,7 @@ from lib.trainer.starting import (
     decoder_remark,
     find_start,
     starting_position,
+    teacher_remark,
 )
 
 
@@ -143,3 +144,17 @@ def test_the_run_folders_checkpoint_is_taken_only_when_asked_for_and_before_pret
     request = TrainRequest(tmp_path, tmp_path, "x")
     nothing = find_start(load_config(), request, OneRank())  # type: ignore[arg-type]
     assert nothing.path is None and not nothing.is_resume
+
+
+def test_a_resume_under_another_teacher_is_remarked() -> None:
+    """Checkpoints of earlier releases know of none."""
+
+    def start(**state: str) -> Start:
+        return Start("resumed", WeightFile(Path("c.pth.tar"), {}, None), state)  # type: ignore[arg-type]
+
+    assert teacher_remark(Start(), "ab") is None
+    assert teacher_remark(start(), "") is None
+    assert teacher_remark(start(teacher="ab"), "ab") is None
+    for saved, now, said in (("ab", "cd", "ab... then, SHA-256 cd..."), ("ab", "", "none now")):
+        assert said in str(teacher_remark(start(teacher=saved), now))
+    assert "none then, SHA-256 ab... now" in str(teacher_remark(start(), "ab"))

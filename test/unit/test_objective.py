@@ -1,0 +1,140 @@
+"""What a training step minimises: mixed pictures, a teacher's word, and batches in parts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lib.data import Batch, Normalize
+from lib.distributed import Processes
+from lib.environment import RankInfo
+from lib.losses import Distillation, LabelLoss, Labels, Teacher
+from lib.mixing import Mix, Mixing, mixed
+from lib.objective import Computing, LossesOfParts, Objective
+from lib.precision import Precision
+
+CPU, AT = torch.device("cpu"), (2, 5)
+MIXUP, CUTMIX = Mixing(mixup=0.8), Mixing(cutmix=1.0)
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 6, 5))
+
+
+def batch(num_images: int = 7) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (num_images, 8, 6, 3), dtype=torch.uint8, generator=generator)
+    return Batch(pictures, torch.randint(0, 5, (num_images,), generator=generator), [])
+
+
+def computing(num_parts: int = 1, precision: str = "fp32") -> Computing:
+    return Computing(Processes(RankInfo(), CPU), Precision(precision, CPU), Normalize(), num_parts)
+
+
+def teacher(loss: str = "js", weight: float = 1.0, temperature: float = 1.0) -> Teacher:
+    fixed = network(1).requires_grad_(False).eval()
+    return Teacher(fixed, Distillation(loss, temperature, weight), "ab", "")
+
+
+def losses(objective: Objective, *, num_parts: int = 1, precision: str = "fp32") -> LossesOfParts:
+    """The batch's losses by a network of seed 0, with its gradients computed."""
+    model = network(0)
+    parts = LossesOfParts(model, batch(), computing(num_parts, precision), objective, AT)
+    for loss in parts:
+        loss.backward()
+    parts.gradient = model[1].weight.grad
+    return parts
+
+
+def of_pictures(parts: LossesOfParts) -> torch.Tensor:
+    return torch.cat([each for _, _, each in parts.done])
+
+
+def mix_of(mixing: Mixing) -> Mix:
+    mix = mixing.draw(*AT, height=8, width=6)
+    assert mix is not None and 0 < mix.share < 1
+    return mix
+
+
+@pytest.mark.parametrize("mixing", [MIXUP, CUTMIX])
+def test_the_loss_of_a_mixed_batch_is_the_soft_targets_on_the_mixed_pictures(
+    mixing: Mixing,
+) -> None:
+    mix = mix_of(mixing)
+    targets = batch().targets
+    soft = mix.share * F.one_hot(targets, 5) + (1 - mix.share) * F.one_hot(targets.flip(0), 5)
+    logits = network(0)(Normalize()(mixed(batch().images, mix)))
+    expected = F.cross_entropy(logits, soft, reduction="none")
+    assert torch.allclose(of_pictures(losses(Objective(mixing=mixing))), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mixing", [Mixing(), MIXUP, CUTMIX])
+@pytest.mark.parametrize("taught", [False, True])
+def test_parts_mix_and_learn_what_the_whole_batch_does(mixing: Mixing, taught: bool) -> None:
+    """TRAIN.ACCUM_STEPS: partners come from the whole batch, and the share is one."""
+    objective = Objective(LabelLoss(smoothing=0.1), mixing, teacher("kl", 0.4) if taught else None)
+    whole, in_parts = losses(objective), losses(objective, num_parts=3)
+    assert len(in_parts.done) == 3
+    assert torch.allclose(of_pictures(in_parts), of_pictures(whole), rtol=1e-5)
+    assert torch.allclose(in_parts.gradient, whole.gradient, atol=1e-6)
+    main = [torch.cat([targets for _, targets, _ in p.done]) for p in (whole, in_parts)]
+    assert torch.equal(*main)
+
+
+def test_accuracy_counts_the_partners_class_where_its_share_is_the_larger() -> None:
+    for mixing in (MIXUP, Mixing(mixup=0.8, seed=3), Mixing(mixup=0.8, seed=4)):
+        ((_, counted, _),) = losses(Objective(mixing=mixing)).done
+        is_own = mix_of(mixing).share >= 0.5
+        assert torch.equal(counted, batch().targets if is_own else batch().targets.flip(0))
+    shares = [mix_of(Mixing(mixup=0.8, seed=seed)).share for seed in (0, 3, 4)]
+    assert min(shares) < 0.5 < max(shares), "seeds that show both cases"
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+@pytest.mark.parametrize("loss", ["js", "kl"])
+def test_a_teachers_word_has_its_weight_beside_the_labels(loss: str, weight: float) -> None:
+    """On the very pictures that the student sees, mixed ones too."""
+    mix = mix_of(MIXUP)
+    images = Normalize()(mixed(batch().images, mix))
+    logits, theirs = network(0)(images), network(1)(images)
+    soft = Distillation(loss, 2.0).divergence(logits, theirs)
+    targets = batch().targets
+    hard = LabelLoss()(logits, Labels(targets, targets.flip(0), mix.share))
+    found = losses(Objective(mixing=MIXUP, teacher=teacher(loss, weight, 2.0)))
+    assert torch.allclose(of_pictures(found), weight * soft + (1 - weight) * hard, rtol=1e-5)
+
+
+def test_a_teacher_stays_as_it_is_and_keeps_no_graph() -> None:
+    seen: list[torch.Tensor] = []
+    taught = teacher()
+    before = copy.deepcopy(taught.network.state_dict())
+    taught.network.register_forward_hook(lambda *call: seen.append(call[2]))
+    losses(Objective(teacher=taught), num_parts=2)
+    assert len(seen) == 2 and not any(logits.requires_grad for logits in seen)
+    after = taught.network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_teacher_computes_in_the_precision_of_the_run() -> None:
+    dtypes: list[torch.dtype] = []
+    taught = teacher()
+    taught.network.register_forward_hook(lambda *call: dtypes.append(call[2].dtype))
+    losses(Objective(teacher=taught), precision="bf16")
+    assert dtypes == [torch.bfloat16]
+
+
+def test_an_equal_teacher_leaves_nothing_to_learn() -> None:
+    same = Teacher(network(0).requires_grad_(False), Distillation("js"), "ab", "")
+    found = losses(Objective(teacher=same))
+    assert torch.allclose(of_pictures(found), torch.zeros(7), atol=1e-6)
+    assert torch.allclose(found.gradient, torch.zeros_like(found.gradient), atol=1e-6)
+
+
+def test_the_sum_that_a_checkpoint_keeps_is_the_teachers() -> None:
+    assert Objective().teacher_sum == ""
+    assert Objective(teacher=teacher()).teacher_sum == "ab"
