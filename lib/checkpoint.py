@@ -22,6 +22,7 @@ from torch import nn
 
 from lib.device import rng_state, set_rng_state
 from lib.files import write_atomically
+from lib.weights import converted, find_weights, read_pdparams
 
 FORMAT = 1
 _NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -128,6 +129,7 @@ class WeightFile:
     path: Path
     weights: dict[str, torch.Tensor]
     class_names: tuple[str, ...] | None
+    converted_from: str = ""  # the project whose names the weights had
 
     @property
     def num_classes(self) -> int:
@@ -138,14 +140,17 @@ class WeightFile:
         return head.shape[0]
 
 
-def read_weights(path: Path) -> WeightFile:
-    """Return the weights in a file of any usual form.
+def read_weights(source: Path | str) -> WeightFile:
+    """Return the weights in a file of any usual form, downloaded where a name or address is given.
 
     Understood: a bare state_dict, one nested under state_dict or model (EMA weights first), names
-    that begin with module. or _orig_mod., our own checkpoint.pth.tar, and .safetensors. Class names
-    come from the file, else from `classes.json` beside it where the counts agree.
-    Raises FileNotFoundError, and ValueError where the file holds no weights.
+    that begin with module. or _orig_mod., our own checkpoint.pth.tar, .safetensors, mmpretrain's
+    names, and PaddleClas's .pdparams. Class names come from the file, else from `classes.json`
+    beside it where the counts agree.
+    Raises FileNotFoundError, ValueError where the file holds no weights, and what `find_weights`
+    raises.
     """
+    path = find_weights(source)
     content = outer = _load(path)
     for key in _NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -158,11 +163,15 @@ def read_weights(path: Path) -> WeightFile:
         raise ValueError(
             f"{path} holds no weights: its keys are {', '.join(map(str, content))[:200]}"
         )
+    try:
+        weights, converted_from = converted(weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     names = outer.get("class_names") if isinstance(outer, Mapping) else None
     head = weights.get("classifier.weight")
     if names is None and head is not None and head.dim() == 2:
         names = _class_names_beside(path, head.shape[0])
-    return WeightFile(path, weights, None if names is None else tuple(names))
+    return WeightFile(path, weights, None if names is None else tuple(names), converted_from)
 
 
 def _class_names_beside(path: Path, num_classes: int) -> list[str] | None:
@@ -182,10 +191,10 @@ def load_weights(model: nn.Module, file: WeightFile, *, new_head: bool = False) 
     """
     own = model.state_dict()
     weights = dict(file.weights)
-    note = ""
+    note = f", {file.converted_from}'s names converted" if file.converted_from else ""
     if new_head and _head_differs(own, weights):
         theirs, ours = weights["classifier.weight"].shape[0], own["classifier.weight"].shape[0]
-        note = f"; the classifier of {theirs} classes is replaced by a new one of {ours}"
+        note += f"; the classifier of {theirs} classes is replaced by a new one of {ours}"
         weights.update({name: own[name] for name in _HEAD})
     if not any(name.endswith(_COUNTER) for name in weights):  # files older than torch 0.4.1
         weights.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
@@ -241,6 +250,8 @@ def _load(path: Path) -> object:
             return safetensors.torch.load_file(path)
         except Exception as error:  # its errors have no common public base
             raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if path.suffix == ".pdparams":
+        return {name: torch.from_numpy(value) for name, value in read_pdparams(path).items()}
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
