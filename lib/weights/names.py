@@ -31,33 +31,75 @@ _MMPRETRAIN_RULES = tuple(
     )
 )
 
-# A convolution with its batch norm stands as one layer in PaddleClas. A rule gives our name of the
-# layer, in which {} stands for `conv` or `bn` where ours have names, and for 0 or 1 elsewhere.
+# A convolution with its batch norm is one layer in PaddleClas, of a `conv` and a `bn`. Numbers that
+# are named i count from 1 there, from 0 here; {kind} is `conv` or `bn` where our layers have names,
+# and their number elsewhere. The older names are those of ppcls/modeling/architectures/hrnet.py.
 _NAMED, _NUMBERED = ("conv", "bn"), ("0", "1")
+_PADDLE_PARTS = {"conv": 0, "bn": 1, "_conv": 0, "_batch_norm": 1}
+_PADDLE_STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
+_PADDLE_STEMS = frozenset(("conv_layer1_1.conv.weight", "conv_layer1_1._conv.weight"))
+_PADDLE_HEADS = ("fc", "out")
 _PADDLE_RULES = tuple(
     (re.compile(pattern), ours, kinds)
     for pattern, ours, kinds in (
-        (r"conv_layer1_([12])", r"{}\1", _NAMED),
-        (r"layer1\.(\d+)\.conv([123])", r"layer1.\1.{}\2", _NAMED),
-        (r"layer1\.(\d+)\.conv_down", r"layer1.\1.downsample.{}", _NUMBERED),
-        (r"conv_tr1_1", r"transition1.0.{}", _NUMBERED),
-        (r"conv_tr1_2", r"transition1.1.0.{}", _NUMBERED),
-        (r"conv_tr([23])", r"transition\1.\1.0.{}", _NUMBERED),
+        (r"conv_layer1_(?P<n>[12])", "{kind}{n}", _NAMED),
+        (r"layer1\.(?P<b>\d+)\.conv(?P<n>[123])", "layer1.{b}.{kind}{n}", _NAMED),
+        (r"la1\.bb_layer2_(?P<i>\d+)\.conv(?P<n>[123])", "layer1.{i}.{kind}{n}", _NAMED),
+        (r"layer1\.(?P<b>\d+)\.conv_down", "layer1.{b}.downsample.{kind}", _NUMBERED),
+        (r"la1\.bb_layer2_(?P<i>\d+)\.conv_down", "layer1.{i}.downsample.{kind}", _NUMBERED),
+        (r"conv_tr1_1|tr1\.transition_tr1_layer_1", "transition1.0.{kind}", _NUMBERED),
+        (r"conv_tr1_2|tr1\.transition_tr1_layer_2", "transition1.1.0.{kind}", _NUMBERED),
+        (r"conv_tr2|tr2\.transition_tr2_layer_3", "transition2.2.0.{kind}", _NUMBERED),
+        (r"conv_tr3|tr3\.transition_tr3_layer_4", "transition3.3.0.{kind}", _NUMBERED),
         (
-            r"st([234])\.stage_func_list\.(\d+)\.basic_block_list\.(\d+)\.(\d+)\.conv([12])",
-            r"stage\1.\2.branches.\3.\4.{}\5",
+            r"st(?P<s>\d)\.stage_func_list\.(?P<m>\d+)\."
+            r"basic_block_list\.(?P<j>\d)\.(?P<b>\d+)\.conv(?P<n>[12])",
+            "stage{s}.{m}.branches.{j}.{b}.{kind}{n}",
             _NAMED,
         ),
-        (r"last_cls\.func_list\.(\d)\.conv([123])", r"incre_modules.\1.0.{}\2", _NAMED),
-        (r"last_cls\.func_list\.(\d)\.conv_down", r"incre_modules.\1.0.downsample.{}", _NUMBERED),
-        (r"cls_head_conv_list\.(\d)", r"downsamp_modules.\1.{}", _NUMBERED),
-        (r"conv_last", r"final_layer.{}", _NUMBERED),
+        (
+            r"st(?P<s>\d)\.stage_st\d_(?P<i>\d+)\.branches_func\."
+            r"bb_st\d_\d+_branch_layer_(?P<i2>\d)_(?P<i3>\d+)\.conv(?P<n>[12])",
+            "stage{s}.{i}.branches.{i2}.{i3}.{kind}{n}",
+            _NAMED,
+        ),
+        (
+            r"st(?P<s>\d)\.stage_st\d_(?P<i>\d+)\.fuse_func\."
+            r"residual_st\d_\d+_layer_(?P<i2>\d)_(?P<i3>\d)",
+            "stage{s}.{i}.fuse_layers.{i2}.{i3}.{kind}",
+            _NUMBERED,
+        ),
+        (
+            r"st(?P<s>\d)\.stage_st\d_(?P<i>\d+)\.fuse_func\."
+            r"residual_st\d_\d+_layer_(?P<i2>\d)_(?P<i3>\d)_(?P<i4>\d)",
+            "stage{s}.{i}.fuse_layers.{i2}.{i3}.{i4}.{kind}",
+            _NUMBERED,
+        ),
+        (r"last_cls\.func_list\.(?P<j>\d)\.conv(?P<n>\d)", "incre_modules.{j}.0.{kind}{n}", _NAMED),
+        (
+            r"last_cls\.conv_cls_head_conv_(?P<i>\d)\.conv(?P<n>\d)",
+            "incre_modules.{i}.0.{kind}{n}",
+            _NAMED,
+        ),
+        (
+            r"last_cls\.func_list\.(?P<j>\d)\.conv_down",
+            "incre_modules.{j}.0.downsample.{kind}",
+            _NUMBERED,
+        ),
+        (
+            r"last_cls\.conv_cls_head_conv_(?P<i>\d)\.conv_down",
+            "incre_modules.{i}.0.downsample.{kind}",
+            _NUMBERED,
+        ),
+        (r"cls_head_conv_list\.(?P<j>\d)", "downsamp_modules.{j}.{kind}", _NUMBERED),
+        (r"cls_head_add(?P<i>\d)", "downsamp_modules.{i}.{kind}", _NUMBERED),
+        (r"conv_last", "final_layer.{kind}", _NUMBERED),
     )
 )
+# All paths of a module's fusion are one list there: its numbers are looked up in _fusion_paths.
 _PADDLE_FUSION = re.compile(
-    r"st([234])\.stage_func_list\.(\d+)\.fuse_func\.residual_func_list\.(\d+)"
+    r"st(?P<s>\d)\.stage_func_list\.(?P<m>\d+)\.fuse_func\.residual_func_list\.(?P<k>\d+)"
 )
-_PADDLE_STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
 
 
 def converted(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -68,12 +110,12 @@ def converted(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """
     if "backbone.conv1.weight" in weights:
         ours, project = _renamed(weights, _from_mmpretrain), MMPRETRAIN
-    elif "conv_layer1_1.conv.weight" in weights:
+    elif not _PADDLE_STEMS.isdisjoint(weights):
         if any(".se." in name for name in weights):
             raise ValueError("these are weights of an SE-HRNet, which is not among the networks")
         ours, project = _renamed(weights, _from_paddle), PADDLE
-        if "fc.weight" in weights:  # inputs x outputs there
-            ours["classifier.weight"] = weights["fc.weight"].t().contiguous()
+        if "classifier.weight" in ours:  # inputs x outputs there
+            ours["classifier.weight"] = ours["classifier.weight"].t().contiguous()
     else:
         return dict(weights), ""
     for name in list(ours):
@@ -102,21 +144,21 @@ def _from_mmpretrain(name: str) -> str:
 
 def _from_paddle(name: str) -> str:
     layer, _, leaf = name.rpartition(".")
-    if layer == "fc":
+    if layer in _PADDLE_HEADS:
         return f"classifier.{leaf}"
-    layer, _, part = layer.rpartition(".")  # `conv` or `bn`
-    if part not in _NAMED:
+    layer, _, part = layer.rpartition(".")
+    if part not in _PADDLE_PARTS:
         return name
-    leaf = _PADDLE_STATISTICS.get(leaf, leaf)
+    leaf, kind = _PADDLE_STATISTICS.get(leaf, leaf), _PADDLE_PARTS[part]
     fusion = _PADDLE_FUSION.fullmatch(layer)
     if fusion:
-        stage, module, index = map(int, fusion.groups())
-        path = _fusion_paths(stage)[index]
-        return f"stage{stage}.{module}.fuse_layers.{path}.{_NUMBERED[part == 'bn']}.{leaf}"
+        path = _fusion_paths(int(fusion["s"]))[int(fusion["k"])]
+        return f"stage{fusion['s']}.{fusion['m']}.fuse_layers.{path}.{kind}.{leaf}"
     for pattern, ours, kinds in _PADDLE_RULES:
         match = pattern.fullmatch(layer)
         if match:
-            return f"{match.expand(ours).format(kinds[part == 'bn'])}.{leaf}"
+            numbers = {key: int(n) - key.startswith("i") for key, n in match.groupdict().items()}
+            return f"{ours.format(kind=kinds[kind], **numbers)}.{leaf}"
     return name
 
 
