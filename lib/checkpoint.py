@@ -12,7 +12,7 @@ import pickle
 import random
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -196,9 +196,9 @@ def load_weights(model: nn.Module, file: WeightFile, *, new_head: bool = False) 
         theirs, ours = weights["classifier.weight"].shape[0], own["classifier.weight"].shape[0]
         note += f"; the classifier of {theirs} classes is replaced by a new one of {ours}"
         weights.update({name: own[name] for name in _HEAD})
-    if not any(name.endswith(_COUNTER) for name in weights):  # files older than torch 0.4.1
+    _check_fit(find_misfits(own, weights), file.path)
+    if not any(name.endswith(_COUNTER) for name in weights):
         weights.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
-    _check_fit(own, weights, file.path)
     model.load_state_dict(weights, strict=True)
     return f"{len(own)} tensors from {file.path}{note}"
 
@@ -207,29 +207,58 @@ def _head_differs(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.T
     return any(name in weights and weights[name].shape != own[name].shape for name in _HEAD)
 
 
-def _check_fit(
-    own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: Path
-) -> None:
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
-    shapes = [
-        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if not (missing or unexpected or shapes):
+@dataclass(frozen=True)
+class Misfits:
+    """What keeps weights from fitting a network; true where there is anything."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    other_shape: tuple[str, ...]  # "name (theirs) for (ours)"
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.other_shape)
+
+
+def find_misfits(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> Misfits:
+    """Compare weights with those of a network by name and shape.
+
+    Weights older than torch 0.4.1, or of another project, have no counters of batches: none of
+    them is missed then.
+    """
+    has_counters = any(name.endswith(_COUNTER) for name in weights)
+    return Misfits(
+        missing=tuple(
+            name
+            for name in own
+            if name not in weights and (has_counters or not name.endswith(_COUNTER))
+        ),
+        unexpected=tuple(name for name in weights if name not in own),
+        other_shape=tuple(
+            f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in weights and weights[name].shape != own[name].shape
+        ),
+    )
+
+
+def _check_fit(misfits: Misfits, source: Path) -> None:
+    if not misfits:
         return
+    missing, unexpected, shapes = misfits.missing, misfits.unexpected, misfits.other_shape
     if not missing and not unexpected and all(s.startswith("classifier.") for s in shapes):
         fix = "to start a new classifier, say MODEL.NUM_CLASSES <count> on purpose"
     else:
-        fix = "is --cfg (MODEL.NAME) the network that these weights are of?"
+        fix = (
+            "is --cfg (MODEL.NAME) the network that these weights are of? python tools/weights.py "
+            "inspect lists all"
+        )
     raise ValueError(
         f"{source} does not fit: {_some('missing', missing)}; {_some('unexpected', unexpected)}; "
         f"{_some('other shape', shapes)}; {fix}"
     )
 
 
-def _some(what: str, names: list[str]) -> str:
+def _some(what: str, names: Sequence[str]) -> str:
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 

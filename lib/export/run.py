@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from lib.export.graph import broken_promises, describe, signature
 from lib.export.options import ExportOptions
 from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
 from lib.export.write import check_available, write_graph
-from lib.files import write_json
+from lib.files import sha256_of, write_json
 from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS
 from lib.onnx_file import opset_of
@@ -54,7 +53,7 @@ class _Source:
 
 def export_onnx(
     config: CfgNode,
-    checkpoint: Path,
+    checkpoint: Path | str,
     output: Path,
     options: ExportOptions | None = None,
     *,
@@ -99,7 +98,7 @@ def _check_name(output: Path) -> None:
         raise ValueError(f"--output {output} is a folder: give the name of a file")
 
 
-def _read(config: CfgNode, checkpoint: Path) -> _Source:
+def _read(config: CfgNode, checkpoint: Path | str) -> _Source:
     file = read_weights(checkpoint)
     network = build_model(config, file.num_classes).eval()
     loaded = load_weights(network, file)
@@ -107,7 +106,7 @@ def _read(config: CfgNode, checkpoint: Path) -> _Source:
     # An official yaml spells out a network that most often has a name of its own.
     arch = next((name for name in ARCHS if ARCHS[name] == spec), config.MODEL.NAME)
     size = config.MODEL.IMAGE_SIZE[0]
-    return _Source(network, arch, file, _sha256(checkpoint), size, loaded)
+    return _Source(network, arch, file, sha256_of(file.path), size, loaded)
 
 
 def _write(source: _Source, path: Path, options: ExportOptions) -> None:
@@ -145,7 +144,7 @@ def _receipt(
 ) -> dict[str, object]:
     model = onnx.load(str(path), load_external_data=False)
     return {
-        "onnx_sha256": _sha256(path),
+        "onnx_sha256": sha256_of(path),
         "checkpoint_sha256": source.sha256,
         "arch": source.arch,
         "profile": options.profile,
@@ -162,11 +161,3 @@ def _receipt(
         "checks": [check.as_json() for check in checks],
         "tolerance": TOLERANCE,
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

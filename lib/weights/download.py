@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -14,6 +13,7 @@ from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 
+from lib.files import sha256_of
 from lib.weights.cache import Place
 from lib.weights.forms import fault_of
 from lib.weights.transfer import (
@@ -29,7 +29,6 @@ from lib.weights.transfer import (
 
 # Seconds before each further try; they are counted anew once something more has arrived.
 _WAITS_S = (0.0, 0.5, 1.0, 2.0, 4.0)
-_HASHED_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -95,7 +94,7 @@ def _whole(source: Source, file: FileIO, part: Path, say: Callable[[str], None])
     note = _read_note(part, source)
     was_begun = size_of(file) > 0
     _fill(source, file, note, part=part, say=say)
-    digest = _sha256(file)
+    digest = sha256_of(part)
     expected = source.sha256 or note.sha256
     fault = fault_of(part, source.url)
     if not digest.startswith(expected):
@@ -148,11 +147,3 @@ def _read_note(part: Path, source: Source) -> Note:
 
 def _note_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
-
-
-def _sha256(file: FileIO) -> str:
-    file.seek(0)
-    digest = hashlib.sha256()
-    while chunk := file.read(_HASHED_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lib.environment import CacheVariables, read_cache_variables
 from lib.stores import is_url
@@ -24,14 +25,25 @@ def find_weights(wanted: Path | str) -> Path:
     if Path(text).is_file():
         return Path(text)
     if is_url(text):
-        return fetch(text)
+        _check_address(text)
+        return _fetch(text)
     entry = lookup(text)
     if entry is None:
         raise FileNotFoundError(
             f"no such weight file: {text}; it is no known name either, the nearest are "
             f"{', '.join(nearest(text))} (python tools/weights.py list shows all)"
         )
-    return fetch(entry)
+    return _fetch(entry)
+
+
+def _check_address(url: str) -> None:
+    try:
+        address = urlsplit(url)
+        is_whole = bool(address.hostname) and (address.port or 1) > 0 and url.isprintable()
+    except ValueError:  # a port that is no number, half a pair of brackets
+        is_whole = False
+    if not is_whole or " " in url:
+        raise ValueError(f"{url!r} is no address to download from: use https://HOST/PATH")
 
 
 def cached(entry: Entry) -> Path | None:
@@ -39,14 +51,15 @@ def cached(entry: Entry) -> Path | None:
     return place_of(entry.url, read_cache_variables(), is_known=True).find()
 
 
-def fetch(wanted: Entry | str) -> Path:
+def _fetch(wanted: Entry | str) -> Path:
     """Return the file of published weights or of an address, downloaded where it isn't cached.
 
     Raises OSError in one line.
     """
     caches = read_cache_variables()
     is_known = isinstance(wanted, Entry)
-    url, name = (wanted.url, wanted.name) if isinstance(wanted, Entry) else (wanted, wanted)
+    url = wanted.url if isinstance(wanted, Entry) else wanted
+    name = wanted.name if isinstance(wanted, Entry) else url.rpartition("/")[2]
     place = place_of(url, caches, is_known=is_known)
     found = place.find()
     if found is not None:

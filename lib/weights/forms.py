@@ -46,8 +46,10 @@ def _safetensors_fault(header: bytes, length: int, num_bytes: int) -> str:
     """The form: 8 bytes of the header's length, the header in JSON, then the numbers."""
     if not header.startswith(b"{"):
         return f"it is no safetensors file, {num_bytes} bytes"
+    if len(header) < length:
+        return f"it is cut short, at {num_bytes} bytes"
     try:
-        entries = json.loads(header) if len(header) == length else {}
+        entries = json.loads(header)
         ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
     except (ValueError, LookupError, TypeError, AttributeError):
         return "its safetensors header is damaged"

@@ -123,8 +123,6 @@ def _open(opener: OpenerDirector, source: Source, file: FileIO, note: Note) -> H
         raise Interrupted(_words(error.reason)) from None
     except (OSError, HTTPException) as error:
         raise Interrupted(_words(error)) from None
-    except ValueError as error:  # half an address
-        raise DownloadError(f"{source.url!r} is no address to download from: {error}") from None
 
 
 def _advice(code: int) -> str:

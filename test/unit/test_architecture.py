@@ -35,9 +35,19 @@ LEVELS = {
         "stores",
         "transforms",
     ),
-    1: ("ascend", "device", "doctor", "label_file", "launch", "models", "pictures", "stops"),
+    1: (
+        "ascend",
+        "device",
+        "doctor",
+        "label_file",
+        "launch",
+        "models",
+        "pictures",
+        "stops",
+        "weights",
+    ),
     2: ("checkpoint", "data", "distributed", "metrics", "optim", "precision", "quantize"),
-    3: ("export", "log", "plots"),
+    3: ("export", "log", "plots", "weight_info"),
     4: ("engine", "offline"),
     5: ("assembly", "compare", "offline_infer", "packing"),
     6: ("benchmark", "evaluator", "trainer"),
@@ -68,6 +78,7 @@ WITHOUT_TORCH = (
     "stops",
     "stores",
     "transforms",
+    "weights",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 each_source = pytest.mark.parametrize(
