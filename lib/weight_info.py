@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -83,16 +83,28 @@ def convert(source: Path | str, output: Path, spec: HRNetSpec | None = None) -> 
 
 
 def nearest_arch(file: WeightFile) -> str | None:
-    """Return the published network that has most of the weights' names and shapes, if any has."""
-    shapes = {name: value.shape for name, value in file.weights.items()}
-
-    def num_fitting(arch: str) -> int:
-        own = _own_weights(arch, file)
-        return sum(shapes.get(name) == value.shape for name, value in own.items())
-
-    counts = {arch: num_fitting(arch) for arch in ARCHS}
+    """Return the published network whose widths and depths the weights show; None: no HRNet."""
+    counts = {arch: _num_signs(spec, file.weights) for arch, spec in ARCHS.items()}
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] else None
+
+
+def _num_signs(spec: HRNetSpec, weights: Mapping[str, torch.Tensor]) -> int:
+    """Count the branches whose width is the network's, twice where they also end where its do."""
+    num_signs = 0
+    for number, stage in enumerate((spec.stage1, spec.stage2, spec.stage3, spec.stage4), start=1):
+        for branch, channels in enumerate(stage.num_channels):
+            block = "layer1.{1}.conv1.weight"
+            if number > 1:
+                block = f"stage{number}.{{0}}.branches.{branch}.{{1}}.conv1.weight"
+            last = weights.get(block.format(stage.num_modules - 1, stage.num_blocks[branch] - 1))
+            if last is None or last.shape[0] != channels:
+                continue
+            goes_on = block.format(0, stage.num_blocks[branch]) in weights
+            if number > 1:
+                goes_on |= block.format(stage.num_modules, 0) in weights
+            num_signs += 1 if goes_on else 2
+    return num_signs
 
 
 def _own_weights(arch: str, file: WeightFile) -> dict[str, torch.Tensor]:

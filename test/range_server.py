@@ -60,7 +60,7 @@ class WeightHandler(RangeHandler):
         fault = self.server.faults.pop(0) if self.server.faults else ""
         path = Path(self.translate_path(self.path))
         if self.path in self.server.redirects:
-            self._answer(302, {"Location": self.server.redirects[self.path]}, b"")
+            self._answer(302, self.server.redirects[self.path], b"")
         elif fault == "close":
             self.close_connection = True
         elif isinstance(fault, int) or not path.is_file():
@@ -89,7 +89,7 @@ class WeightHandler(RangeHandler):
         self, status: int, headers: dict[str, str], body: bytes, *, is_half: bool = False
     ) -> None:
         self.send_response(status)
-        for name, value in {**self.server.headers, **headers}.items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -107,8 +107,7 @@ class RangeServer(ThreadingHTTPServer):
         self.faults: list[int | str] = []
         self.requests: list[tuple[int, str]] = []  # (port of the connection, path)
         self.ranges: list[str | None] = []  # of a WeightHandler's requests
-        self.headers: dict[str, str] = {}  # that a WeightHandler adds to each answer
-        self.redirects: dict[str, str] = {}  # from a path to an address, for a WeightHandler
+        self.redirects: dict[str, dict[str, str]] = {}  # headers by path, for a WeightHandler
         self.may_answer = threading.Event()  # cleared: a WeightHandler waits with its answers
         self.may_answer.set()
         super().__init__(("127.0.0.1", 0), partial(handler, directory=str(folder)))

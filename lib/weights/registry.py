@@ -119,8 +119,8 @@ _MMPRETRAIN = (
 )
 
 # Addresses: paddleclas 2.6.0, MODEL_URLS in ppcls/arch/backbone/legendary_models/hrnet.py, and
-# ppcls/utils/save_load.py for the ssld ones. Accuracies: the models' table in PaddleClas's
-# documents (ImageNet model library, HRNet series). Preprocessing: deploy/configs/inference_cls.yaml.
+# ppcls/utils/save_load.py for the ssld ones; preprocessing: its deploy/configs/inference_cls.yaml.
+# Accuracies: the models' table in PaddleClas's documents (ImageNet model library, HRNet series).
 # Licence: that of the package. No hashes.
 _PADDLE_URL = (
     "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/legendary_models/"

@@ -210,7 +210,7 @@ def test_a_proxys_page_in_place_of_the_file_is_told_by_its_title(
     assert "a web page ('Sign in to the network') in place of the file" in said
     assert "sends a web page in place of the file" in refused(f"{server.url}/x.safetensors")
     (site / "login").write_bytes(PAGE.encode())
-    server.redirects = {"/y.safetensors": f"{server.url}/login"}
+    server.redirects = {"/y.safetensors": {"Location": f"{server.url}/login"}}
     assert f"from {server.url}/login" in refused(f"{server.url}/y.safetensors")
     assert left_in(cache) == []
 
