@@ -17,6 +17,7 @@ from lib.log import EpochStats, EvalStats, IntervalStats
 from lib.metrics import Meter, Metrics
 from lib.optim import set_learning_rate
 from lib.precision import Precision
+from lib.predictions import PredictionRecorder, merged
 
 BadImages = list[BadImage]
 
@@ -163,7 +164,7 @@ def evaluate(
     num_images: int,
     computing: Computing,
     on_batch: Callable[[int, BadImages], None],
-    with_confusion: bool = False,
+    with_predictions: bool = False,
 ) -> EvalStats:
     """Evaluate this rank's exact share of `num_images` images; return figures over all ranks.
 
@@ -171,7 +172,7 @@ def evaluate(
     """
     processes = computing.processes
     model.eval()
-    meter, confusion, num_batches = Meter(processes.device), None, 0
+    meter, recorder, num_batches = Meter(processes.device), PredictionRecorder(), 0
     devices.synchronize(processes.device)
     began_s = time.perf_counter()
     for num_batches, batch in enumerate(batches, start=1):
@@ -181,18 +182,17 @@ def evaluate(
         logits, targets = computing.logits(model, batch)
         losses = F.cross_entropy(logits, targets, reduction="none")
         meter.add(logits, targets, losses, step=num_batches)
-        if with_confusion:
-            confusion = _add_confusion(confusion, logits, targets)
+        if with_predictions:
+            recorder.add(batch.indices, logits, targets)
     counts = meter.read().metrics.counts()
     time_s = time.perf_counter() - began_s
     metrics = Metrics(*processes.sum(counts))
-    matrix = _summed_confusion(confusion, processes) if with_confusion else None
     return EvalStats(
         metrics,
         num_expected=num_images,
         time_s=time_s / max(1, num_batches),
         images_per_s=metrics.num_images / max(processes.gather(time_s)),
-        confusion=matrix,
+        predictions=merged(processes.gather(recorder.read())) if with_predictions else None,
     )
 
 
@@ -279,22 +279,3 @@ def _not_finite(step: int, learning_rate: float, loss_scale: float) -> str:
         f"{learning_rate:g}, loss scale {loss_scale:g}); the last checkpoint is untouched: lower "
         "TRAIN.LR, or where precision is fp16 take --precision bf16 or fp32"
     )
-
-
-def _add_confusion(
-    confusion: torch.Tensor | None, logits: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    num_classes = logits.shape[1]
-    cells = targets * num_classes + logits.argmax(dim=1)
-    counts = torch.bincount(cells, minlength=num_classes**2)
-    return counts if confusion is None else confusion + counts
-
-
-def _summed_confusion(confusion: torch.Tensor | None, processes: Processes) -> list[list[int]]:
-    shares = processes.gather(None if confusion is None else confusion.cpu())
-    present = [share for share in shares if share is not None]
-    if not present:
-        return []
-    total = torch.stack(present).sum(dim=0)
-    size = int(total.numel() ** 0.5)
-    return total.view(size, size).tolist()

@@ -59,7 +59,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         num_classes=file.num_classes,
     )
     computing = build_computing(config, processes, amp_backend="torch")
-    place(network, processes.device)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
@@ -142,7 +142,7 @@ def _evaluate(
         num_images=len(images),
         computing=computing,
         on_batch=on_batch,
-        with_confusion=request.per_class or request.confusion,
+        with_predictions=request.per_class or request.confusion,
     )
     console.end_bar()
     ledger.merge(processes.gather(ledger.bad_images))
@@ -169,16 +169,17 @@ def per_class_rows(
 
 
 def _write_details(request: EvalRequest, stats: EvalStats, *, class_names: Sequence[str]) -> None:
-    if stats.confusion is None:
+    if stats.predictions is None:
         return
+    confusion = stats.predictions.confusion(len(class_names))
     if request.per_class:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(
             ("class", "num_images", "num_correct", "accuracy_top1", "most_confused_with")
         )
-        table.writerows(per_class_rows(stats.confusion, class_names))
+        table.writerows(per_class_rows(confusion, class_names))
         encoded = text.getvalue().encode(errors="surrogateescape")
         write_atomically(encoded, request.folder / PER_CLASS)
     if request.confusion:
-        save_confusion(stats.confusion, class_names, request.folder / CONFUSION)
+        save_confusion(confusion, class_names, request.folder / CONFUSION)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from lib import files
 from lib.files import write_atomically
 from lib.metrics import Metrics
+from lib.predictions import Predictions
 
 _CLOSE_TIMEOUT_S = 10.0
 
@@ -60,7 +61,7 @@ class EvalStats:
     num_expected: int  # images in the list; those that could not be decoded are not in metrics
     time_s: float  # a batch
     images_per_s: float
-    confusion: list[list[int]] | None = None  # [true class][predicted class]
+    predictions: Predictions | None = None  # of each image, where they were asked for
 
 
 def epoch_line(epoch: int, stats: IntervalStats) -> str:

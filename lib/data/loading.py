@@ -38,6 +38,7 @@ class Batch(NamedTuple):
     targets: Tensor
     bad: list[BadImage]
     decode_s: float = 0.0  # seconds that reading and decoding took, of a training batch
+    indices: tuple[int, ...] = ()  # places in the image list, of a batch to evaluate
 
 
 class Sample(NamedTuple):
@@ -47,6 +48,7 @@ class Sample(NamedTuple):
     target: int
     bad: list[BadImage]
     decode_s: float = 0.0
+    place: int | None = None  # in the list, of a picture to evaluate
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class EvalImages(Dataset[Sample]):
         pixels = decode(self._files, index, self._read)
         if isinstance(pixels, BadImage):
             return Sample(None, target, [pixels])
-        return Sample(pixels, target, [])
+        return Sample(pixels, target, [], place=index)
 
 
 def _read_to_evaluate(picture: str | bytes, *, resize: int, crop: int) -> PixelArray:
@@ -194,7 +196,9 @@ class Collate:
             images = torch.empty(0, self.image_size, self.image_size, 3, dtype=torch.uint8)
         targets = torch.tensor([sample.target for sample in good], dtype=torch.int64)
         bad = [image for sample in samples for image in sample.bad]
-        return Batch(images, targets, bad, sum(sample.decode_s for sample in samples))
+        decode_s = sum(sample.decode_s for sample in samples)
+        indices = tuple(sample.place for sample in good if sample.place is not None)
+        return Batch(images, targets, bad, decode_s, indices)
 
 
 def train_loader(

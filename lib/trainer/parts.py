@@ -122,7 +122,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
     if config.TRAIN.CHECKPOINT_ACTIVATIONS:
         checkpoint_activations(network)
-    place(network, device)
+    place(network, device, config.TRAIN.MEMORY_FORMAT)
     schedule = step_schedule(
         config.TRAIN.LR,
         num_cards=processes.ranks.world_size,

@@ -41,8 +41,9 @@ def batches(
             torch.randint(0, 256, (size, 8, 8, 3), dtype=torch.uint8, generator=generator),
             torch.randint(0, num_classes, (size,), generator=generator),
             bad or [],
+            indices=tuple(range(sum(sizes[:number]), sum(sizes[: number + 1]))),
         )
-        for size in sizes
+        for number, size in enumerate(sizes)
     ]
 
 
@@ -201,7 +202,7 @@ def test_the_host_waits_for_the_device_once_a_log_interval() -> None:
     assert count == 3  # lines after steps 0, 10 and 20
 
 
-def test_evaluation_counts_every_image_once_and_the_confusion_matrix_agrees() -> None:
+def test_evaluation_counts_every_image_once_and_its_predictions_agree() -> None:
     model, data = TinyNet(), batches([5, 5, 2])
     stats = evaluate(
         model,
@@ -209,7 +210,7 @@ def test_evaluation_counts_every_image_once_and_the_confusion_matrix_agrees() ->
         num_images=12,
         computing=computing(),
         on_batch=lambda index, bad: None,
-        with_confusion=True,
+        with_predictions=True,
     )
     images = torch.cat([Normalize()(b.images) for b in data])
     targets = torch.cat([b.targets for b in data])
@@ -217,9 +218,15 @@ def test_evaluation_counts_every_image_once_and_the_confusion_matrix_agrees() ->
     assert stats.metrics.num_images == stats.num_expected == 12
     assert stats.metrics.num_correct_top1 == int((logits.argmax(1) == targets).sum())
     assert stats.metrics.loss == pytest.approx(float(F.cross_entropy(logits, targets)), abs=2e-6)
-    assert stats.confusion is not None
-    assert sum(map(sum, stats.confusion)) == 12
-    assert sum(row[i] for i, row in enumerate(stats.confusion)) == stats.metrics.num_correct_top1
+    predictions = stats.predictions
+    assert predictions is not None
+    shares, classes = logits.softmax(1).topk(5)
+    assert predictions.indices.tolist() == list(range(12))
+    assert torch.equal(predictions.targets, targets) and torch.equal(predictions.classes, classes)
+    torch.testing.assert_close(predictions.probabilities, shares)
+    confusion = predictions.confusion(7)
+    assert sum(map(sum, confusion)) == 12
+    assert sum(row[i] for i, row in enumerate(confusion)) == stats.metrics.num_correct_top1
 
 
 def test_evaluation_does_not_depend_on_how_the_images_are_grouped() -> None:

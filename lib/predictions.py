@@ -1,0 +1,64 @@
+"""What an evaluation predicted for each image, gathered without a host sync a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+NUM_KEPT = 5  # classes an image
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The best classes of N evaluated images, in the order of the image list.
+
+    `indices` (N, int64) are places in that list: images that could not be decoded are missing.
+    `targets` (N, int64) are the true classes. `classes` (N x k, int64) are the k = 5 (or all, if
+    fewer) likeliest, the best first, and `probabilities` (N x k, float32) their softmax shares.
+    All are CPU tensors.
+    """
+
+    indices: torch.Tensor
+    targets: torch.Tensor
+    classes: torch.Tensor
+    probabilities: torch.Tensor
+
+    def confusion(self, num_classes: int) -> list[list[int]]:
+        """Return the image counts [true class][predicted class]."""
+        cells = self.targets * num_classes + self.classes[:, 0]
+        counts = torch.bincount(cells, minlength=num_classes**2)
+        return counts.view(num_classes, num_classes).tolist()
+
+
+class PredictionRecorder:
+    """Collects the predictions of one rank's batches, on the device."""
+
+    def __init__(self) -> None:
+        self._indices: list[int] = []
+        self._kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, indices: Sequence[int], logits: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add a batch: places in the image list, logits N x C (float32), targets N (int64)."""
+        assert len(indices) == len(targets), "each image of a batch has a place in the list"
+        shares, classes = logits.softmax(dim=1).topk(min(NUM_KEPT, logits.shape[1]), dim=1)
+        self._indices += indices
+        self._kept.append((targets, classes, shares))
+
+    def read(self) -> Predictions | None:
+        """Return this rank's predictions; None where there are none."""
+        if not self._kept:
+            return None
+        targets, classes, shares = (torch.cat(c).cpu() for c in zip(*self._kept, strict=True))
+        return Predictions(torch.tensor(self._indices), targets, classes, shares)
+
+
+def merged(shares: Sequence[Predictions | None]) -> Predictions | None:
+    """Return the predictions of all ranks in the order of the image list; None: there are none."""
+    present = [share for share in shares if share is not None]
+    if not present:
+        return None
+    order = torch.cat([share.indices for share in present]).argsort()
+    columns = ("indices", "targets", "classes", "probabilities")
+    return Predictions(*(torch.cat([getattr(s, name) for s in present])[order] for name in columns))
