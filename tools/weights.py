@@ -6,16 +6,16 @@ WEIGHTS is a file of any usual form, a name that `list` shows, or an http(s) add
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, ArgumentParser, run_script
-from lib.files import open_atomically
+from lib.files import open_atomically, write_whole
 from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, lookup
 
+_BLOCK_BYTES = 1 << 20
 _HEADER = ("name", "network", "published by", "top-1", "top-5", "preprocessing", "cached")
 
 
@@ -74,7 +74,8 @@ def _get(args: argparse.Namespace) -> list[str]:
         target = args.out / name if args.out.is_dir() else args.out
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "rb") as source, open_atomically(target) as copy:
-            shutil.copyfileobj(source, copy)
+            while block := source.read(_BLOCK_BYTES):
+                write_whole(copy, block)
         path = target
     return [str(path)]
 
