@@ -46,7 +46,7 @@ def _parse() -> argparse.Namespace:
     add("overrides", nargs="*", metavar="KEY VALUE", help="config keys to override")
     w18 = _RECIPES / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
     add("--cfg", type=Path, default=w18, help="experiment yaml: the network and its image size")
-    add("--input", type=Path, required=True, help="weights, of any form that valid.py reads")
+    add("--input", required=True, help="weights: a file, a name of tools/weights.py, or an address")
     add("--output", type=Path, required=True, help="the ONNX file; a .receipt.json comes beside it")
     add(
         "--profile",

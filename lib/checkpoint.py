@@ -12,7 +12,7 @@ import pickle
 import random
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -22,6 +22,7 @@ from torch import nn
 
 from lib.device import rng_state, set_rng_state
 from lib.files import write_atomically
+from lib.weights import converted, find_weights, read_pdparams
 
 FORMAT = 1
 _NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -131,6 +132,7 @@ class WeightFile:
     path: Path
     weights: dict[str, torch.Tensor]
     class_names: tuple[str, ...] | None
+    converted_from: str = ""  # the project whose names the weights had
 
     @property
     def num_classes(self) -> int:
@@ -141,14 +143,17 @@ class WeightFile:
         return head.shape[0]
 
 
-def read_weights(path: Path) -> WeightFile:
-    """Return the weights in a file of any usual form.
+def read_weights(source: Path | str) -> WeightFile:
+    """Return the weights in a file of any usual form, downloaded where a name or address is given.
 
     Understood: a bare state_dict, one nested under state_dict or model (EMA weights first), names
-    that begin with module. or _orig_mod., our own checkpoint.pth.tar, and .safetensors. Class names
-    come from the file, else from `classes.json` beside it where the counts agree.
-    Raises FileNotFoundError, and ValueError where the file holds no weights.
+    that begin with module. or _orig_mod., our own checkpoint.pth.tar, .safetensors, mmpretrain's
+    names, and PaddleClas's .pdparams. Class names come from the file, else from `classes.json`
+    beside it where the counts agree.
+    Raises FileNotFoundError, ValueError where the file holds no weights, and what `find_weights`
+    raises.
     """
+    path = find_weights(source)
     content = outer = _load(path)
     for key in _NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -161,11 +166,15 @@ def read_weights(path: Path) -> WeightFile:
         raise ValueError(
             f"{path} holds no weights: its keys are {', '.join(map(str, content))[:200]}"
         )
+    try:
+        weights, converted_from = converted(weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     names = outer.get("class_names") if isinstance(outer, Mapping) else None
     head = weights.get("classifier.weight")
     if names is None and head is not None and head.dim() == 2:
         names = _class_names_beside(path, head.shape[0])
-    return WeightFile(path, weights, None if names is None else tuple(names))
+    return WeightFile(path, weights, None if names is None else tuple(names), converted_from)
 
 
 def _class_names_beside(path: Path, num_classes: int) -> list[str] | None:
@@ -188,14 +197,14 @@ def load_weights(
     """
     own = model.state_dict()
     weights = dict(file.weights)
-    note = ""
+    note = f", {file.converted_from}'s names converted" if file.converted_from else ""
     if new_head and _head_differs(own, weights):
         theirs, ours = weights["classifier.weight"].shape[0], own["classifier.weight"].shape[0]
-        note = f"; the classifier of {theirs} classes is replaced by a new one of {ours}"
+        note += f"; the classifier of {theirs} classes is replaced by a new one of {ours}"
         weights.update({name: own[name] for name in _HEAD})
-    if not any(name.endswith(_COUNTER) for name in weights):  # files older than torch 0.4.1
+    _check_fit(find_misfits(own, weights), file.path, hint=hint)
+    if not any(name.endswith(_COUNTER) for name in weights):
         weights.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
-    _check_fit(own, weights, file.path, hint=hint)
     model.load_state_dict(weights, strict=True)
     return f"{len(own)} tensors from {file.path}{note}"
 
@@ -204,35 +213,60 @@ def _head_differs(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.T
     return any(name in weights and weights[name].shape != own[name].shape for name in _HEAD)
 
 
-def _check_fit(
-    own: Mapping[str, torch.Tensor],
-    weights: Mapping[str, torch.Tensor],
-    source: Path,
-    *,
-    hint: str,
-) -> None:
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
-    shapes = [
-        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if not (missing or unexpected or shapes):
+@dataclass(frozen=True)
+class Misfits:
+    """What keeps weights from fitting a network; true where there is anything."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    other_shape: tuple[str, ...]  # "name (theirs) for (ours)"
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.other_shape)
+
+
+def find_misfits(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> Misfits:
+    """Compare weights with those of a network by name and shape.
+
+    Weights older than torch 0.4.1, or of another project, have no counters of batches: none of
+    them is missed then.
+    """
+    has_counters = any(name.endswith(_COUNTER) for name in weights)
+    return Misfits(
+        missing=tuple(
+            name
+            for name in own
+            if name not in weights and (has_counters or not name.endswith(_COUNTER))
+        ),
+        unexpected=tuple(name for name in weights if name not in own),
+        other_shape=tuple(
+            f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in weights and weights[name].shape != own[name].shape
+        ),
+    )
+
+
+def _check_fit(misfits: Misfits, source: Path, *, hint: str) -> None:
+    if not misfits:
         return
+    missing, unexpected, shapes = misfits.missing, misfits.unexpected, misfits.other_shape
     if hint:
         fix = hint
     elif not missing and not unexpected and all(s.startswith("classifier.") for s in shapes):
         fix = "to start a new classifier, say MODEL.NUM_CLASSES <count> on purpose"
     else:
-        fix = "is --cfg (MODEL.NAME) the network that these weights are of?"
+        fix = (
+            "is --cfg (MODEL.NAME) the network that these weights are of? python tools/weights.py "
+            "inspect lists all"
+        )
     raise ValueError(
         f"{source} does not fit: {_some('missing', missing)}; {_some('unexpected', unexpected)}; "
         f"{_some('other shape', shapes)}; {fix}"
     )
 
 
-def _some(what: str, names: list[str]) -> str:
+def _some(what: str, names: Sequence[str]) -> str:
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 
@@ -253,6 +287,8 @@ def _load(path: Path) -> object:
             return safetensors.torch.load_file(path)
         except Exception as error:  # its errors have no common public base
             raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if path.suffix == ".pdparams":
+        return {name: torch.from_numpy(value) for name, value in read_pdparams(path).items()}
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

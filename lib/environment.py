@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 LAUNCH_VARIABLE = "HRNET_LAUNCH_ID"  # set for the processes that this program starts
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -50,6 +51,16 @@ class CannVariables:
     root: str = "/usr/local/Ascend"  # tried after the note, as test/env_npu.sh does
 
 
+@dataclass(frozen=True)
+class CacheVariables:
+    """Where downloaded weights are kept, as the variables of huggingface_hub and torch say."""
+
+    hub: Path  # models--<owner>--<name>/ of huggingface_hub
+    checkpoints: Path  # of torch.hub: plain files
+    hub_mirror: str  # address to use in place of the Hugging Face hub's; empty: none
+    offline: bool  # what is not in the hub's cache may not be asked for
+
+
 def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
     """Read the variables (default: the process's own).
 
@@ -79,6 +90,29 @@ def read_cann_variables(variables: Mapping[str, str] | None = None) -> CannVaria
         home=variables.get("ASCEND_HOME_PATH") or variables.get("ASCEND_TOOLKIT_HOME") or "",
         info_file=variables.get("CANN_INFO_FILE") or usual.info_file,
         root=variables.get("ASCEND_ROOT") or usual.root,
+    )
+
+
+def read_cache_variables(variables: Mapping[str, str] | None = None) -> CacheVariables:
+    """Read HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, TORCH_HOME and XDG_CACHE_HOME.
+
+    They mean what they mean to huggingface_hub and torch.hub (default: the process's own).
+    """
+    variables = _own() if variables is None else variables
+
+    def folder(*names: str, otherwise: str) -> str:
+        given = next((variables[name] for name in names if variables.get(name)), otherwise)
+        return os.path.expanduser(os.path.expandvars(given))
+
+    caches = variables.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    hub_home = folder("HF_HOME", otherwise=os.path.join(caches, "huggingface"))
+    torch_home = folder("TORCH_HOME", otherwise=os.path.join(caches, "torch"))
+    hub = folder("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", otherwise=os.path.join(hub_home, "hub"))
+    return CacheVariables(
+        Path(hub),
+        Path(torch_home, "hub", "checkpoints"),
+        variables.get("HF_ENDPOINT", "").rstrip("/"),
+        variables.get("HF_HUB_OFFLINE", "").strip().lower() in _YES,
     )
 
 

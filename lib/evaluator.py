@@ -35,7 +35,7 @@ class EvalRequest:
     """What the command line asks of an evaluation, beside its configuration."""
 
     data_path: Path | str  # a folder, or the address of a packed data set
-    weights: Path
+    weights: Path | str  # a file, a name of published weights, or their address
     folder: Path  # for result.json and what else is asked for
     name: str  # of the yaml
     per_class: bool = False  # write per_class.csv
@@ -82,7 +82,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
             "kind": "eval",
             "network": config.MODEL.NAME,
             "config": request.name,
-            "weights": str(request.weights),
+            "weights": str(file.path),
             "device": processes.device.type,
             "cards": processes.ranks.world_size,
             "batch_size": config.TEST.BATCH_SIZE_PER_GPU,

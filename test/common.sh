@@ -51,7 +51,7 @@ train_epochs | count | 100 | epochs
 stop_step | count | | measure the speed and stop after this step; TRUE means 200
 resume | file | | checkpoint to go on from
 auto_resume | flag | | go on from the run folder's own checkpoint where there is one
-pretrained | file | | weights to start from
+pretrained | file | | weights to start from: a file, a name of tools/weights.py, or an address
 max_restarts | index | | how often failed processes are started again; unset: never
 seed | index | | random seed
 out | folder | | run folder; unset: output/imagenet/<cfg name>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Iterator
@@ -49,6 +50,54 @@ class RangeHandler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class WeightHandler(RangeHandler):
+    """Answers `Range: bytes=A-` and If-Range by ETag, as servers of large files do."""
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.client_address[1], self.path))
+        self.server.ranges.append(self.headers.get("Range"))
+        self.server.may_answer.wait(30)
+        fault = self.server.faults.pop(0) if self.server.faults else ""
+        path = Path(self.translate_path(self.path))
+        if self.path in self.server.redirects:
+            self._answer(302, self.server.redirects[self.path], b"")
+        elif fault == "close":
+            self.close_connection = True
+        elif isinstance(fault, int) or not path.is_file():
+            self.send_error(fault or 404)
+        elif fault.startswith("page "):
+            self._answer(200, {"Content-Type": "text/html"}, fault.removeprefix("page ").encode())
+        else:
+            self._send(path.read_bytes(), fault)
+
+    def _send(self, content: bytes, fault: str) -> None:
+        tag = f'"{hashlib.sha1(content).hexdigest()}"'
+        headers = {} if fault == "no tag" else {"ETag": tag}
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        is_same = self.headers.get("If-Range", tag) == tag or fault == "any tag"
+        if not asked or not is_same or fault == "no parts":
+            self._answer(200, headers, content, is_half=fault in ("half", "no tag"))
+            return
+        first = int(asked[1])
+        if first >= len(content):
+            self.send_error(416)
+            return
+        headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        self._answer(206, headers, content[first:], is_half=fault == "half")
+
+    def _answer(
+        self, status: int, headers: dict[str, str], body: bytes, *, is_half: bool = False
+    ) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if is_half:
+            body, self.close_connection = body[: len(body) // 2], True
+        self.wfile.write(body)
+
+
 class RangeServer(ThreadingHTTPServer):
     """A server on a free port of this machine."""
 
@@ -57,6 +106,10 @@ class RangeServer(ThreadingHTTPServer):
     def __init__(self, folder: Path, handler: type[SimpleHTTPRequestHandler]) -> None:
         self.faults: list[int | str] = []
         self.requests: list[tuple[int, str]] = []  # (port of the connection, path)
+        self.ranges: list[str | None] = []  # of a WeightHandler's requests
+        self.redirects: dict[str, dict[str, str]] = {}  # headers by path, for a WeightHandler
+        self.may_answer = threading.Event()  # cleared: a WeightHandler waits with its answers
+        self.may_answer.set()
         super().__init__(("127.0.0.1", 0), partial(handler, directory=str(folder)))
 
     @property

@@ -97,7 +97,7 @@ def _parse() -> argparse.Namespace:
     add("modes", nargs="*", metavar="MODE", help=f"{', '.join(_MODES)}; without any, all")
     add("--data_path", type=Path, help="folder of pictures, or of class folders")
     add("--cfg", type=Path, default=_W18, help="experiment yaml: the network")
-    add("--checkpoint", type=Path, help="its weights; without them random ones, as fast")
+    add("--checkpoint", help="its weights, file or name; without them random ones, as fast")
     add("--calibration", type=Path, help="pictures for int8's ranges; without it --data_path")
     add("--batch", type=int, default=16, help="images a batch")
     add("--rounds", type=int, default=5, help="measurements of each side, in turn")

@@ -38,7 +38,8 @@ def main() -> int:
     if args.stop_step is not None:
         folder = folder / PERFORMANCE
 
-    from lib.trainer import TrainRequest, train  # loads torch, whose failure is explained
+    # They load torch, whose failure is explained.
+    from lib.trainer import TrainRequest, fetch_pretrained, train
 
     request = TrainRequest(
         _common.data_path_of(args, config),
@@ -49,6 +50,8 @@ def main() -> int:
         stop_step=args.stop_step,
         profile_start_step=environment.profile_start_step if environment.profile else None,
     )
+    if environment.ranks.local_rank == 0:
+        fetch_pretrained(config, request)
     _common.run_on_cards(
         args,
         environment,
@@ -75,7 +78,7 @@ def _parse() -> argparse.Namespace:
         type=int,
         help="seed of initialisation, order and augmentation (default: the yaml's)",
     )
-    add("--pretrained", type=Path, help="weight file to start from")
+    add("--pretrained", help="weights to start from: a file, a name of weights.py, or an address")
     add("--resume", type=Path, help="checkpoint.pth.tar to continue")
     add("--auto_resume", action="store_true", help="continue the run folder's checkpoint if there")
     add(

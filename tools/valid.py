@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
@@ -33,10 +32,14 @@ def main() -> int:
 
     from lib.distributed import Processes  # loads torch, whose failure is explained
     from lib.evaluator import EvalRequest, evaluate_weights
+    from lib.weights import find_weights
 
+    weights = config.TEST.MODEL_FILE or run / BEST
+    if environment.ranks.local_rank == 0:
+        find_weights(weights)  # the others wait for this process to join them
     request = EvalRequest(
         _common.data_path_of(args, config),
-        Path(config.TEST.MODEL_FILE or run / BEST),
+        weights,
         folder,
         args.cfg.stem,
         per_class=args.per_class,
@@ -64,8 +67,8 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--testModel",
-        type=Path,
-        help="weight file; without it model_best.pth.tar of the run folder",
+        help="weights: a file, a name of weights.py, or an address; without it model_best.pth.tar "
+        "of the run folder",
     )
     add("--per_class", action="store_true", help="also write per_class.csv")
     add("--confusion", action="store_true", help="also draw confusion.png")

@@ -47,7 +47,7 @@ class Models:
 
 def make_models(
     config: CfgNode,
-    checkpoint: Path | None,
+    checkpoint: str | None,
     scratch: Path,
     *,
     calibration: Sequence[Path],

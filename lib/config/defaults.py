@@ -15,7 +15,7 @@ MODEL:
   NAME: hrnet_w18          # a row of ARCHS in lib/models/hrnet.py, or cls_hrnet with EXTRA
   IMAGE_SIZE: [224, 224]
   NUM_CLASSES: 0           # 0: as many as the data set has
-  PRETRAINED: ''           # weights to start from
+  PRETRAINED: ''           # weights to start from: a file, a name, or an http(s) address
   EXTRA: {}                # STAGE1..4 as in the official yaml files
   FREEZE: []               # parts not trained: stem, layer1, stage2, stage3, stage4, or backbone
 DATASET:
@@ -81,7 +81,7 @@ DISTILL:
 TEST:
   BATCH_SIZE_PER_GPU: 32
   FOLD_BN: false           # valid.py evaluates with batch norms folded into the convolutions
-  MODEL_FILE: ''           # weights that valid.py evaluates
+  MODEL_FILE: ''           # weights that valid.py evaluates: a file, a name, or an address
 """
 
 # Keys of the official HRNet and Ascend yaml files that mean nothing here.

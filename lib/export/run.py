@@ -53,7 +53,7 @@ class _Source:
 
 def export_onnx(
     config: CfgNode,
-    checkpoint: Path,
+    checkpoint: Path | str,
     output: Path,
     options: ExportOptions | None = None,
     *,
@@ -98,7 +98,7 @@ def _check_name(output: Path) -> None:
         raise ValueError(f"--output {output} is a folder: give the name of a file")
 
 
-def _read(config: CfgNode, checkpoint: Path) -> _Source:
+def _read(config: CfgNode, checkpoint: Path | str) -> _Source:
     file = read_weights(checkpoint)
     network = build_model(config, file.num_classes).eval()
     loaded = load_weights(network, file)
@@ -106,7 +106,7 @@ def _read(config: CfgNode, checkpoint: Path) -> _Source:
     # An official yaml spells out a network that most often has a name of its own.
     arch = next((name for name in ARCHS if ARCHS[name] == spec), config.MODEL.NAME)
     size = config.MODEL.IMAGE_SIZE[0]
-    return _Source(network, arch, file, sha256_of(checkpoint), size, loaded)
+    return _Source(network, arch, file, sha256_of(file.path), size, loaded)
 
 
 def _write(source: _Source, path: Path, options: ExportOptions) -> None:

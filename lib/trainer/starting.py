@@ -17,7 +17,10 @@ from lib.checkpoint import (
     read_weights,
 )
 from lib.distributed import Processes
+from lib.models.build import network_spec
+from lib.models.hrnet import ARCHS
 from lib.run_folder import CHECKPOINT, is_signed
+from lib.weights import find_weights, lookup
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,26 @@ class Start:
         return f"{self.description}: {load_weights(model, self.weights, new_head=new_head)}"
 
 
+def fetch_pretrained(config: CfgNode, request: TrainRequest) -> None:
+    """Have MODEL.PRETRAINED on this machine before the run begins, unless a checkpoint is resumed.
+
+    For the first process of each machine: the others wait for it to join them.
+    Raises what `find_weights` raises, and ValueError for a name whose network is another.
+    """
+    wanted, own = config.MODEL.PRETRAINED, request.folder / CHECKPOINT
+    wants_own = request.auto_resume or config.TRAIN.RESUME
+    if not wanted or request.resume or (wants_own and own.is_file()):
+        return
+    entry = None if Path(wanted).is_file() else lookup(wanted)
+    if entry is not None and ARCHS[entry.arch] != network_spec(config):
+        raise ValueError(
+            f"{wanted} is weights of {entry.arch}, but --cfg (MODEL.NAME) is another network, "
+            f"{config.MODEL.NAME}: take the yaml of {entry.arch}, or weights of that network "
+            "(python tools/weights.py list shows all)"
+        )
+    find_weights(wanted)
+
+
 def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> Start:
     """Return what to start from; the first there is of the following.
 
@@ -95,7 +118,7 @@ def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> 
         state = load_training_state(path)
         return Start("resumed", WeightFile(path, state["state_dict"], None), state)
     if config.MODEL.PRETRAINED:
-        return Start("pretrained weights", read_weights(Path(config.MODEL.PRETRAINED)))
+        return Start("pretrained weights", read_weights(config.MODEL.PRETRAINED))
     return Start(f"from scratch; {own} is not there to resume" if wants_own else "from scratch")
 
 

@@ -36,7 +36,17 @@ LEVELS = {
         "stores",
         "transforms",
     ),
-    1: ("ascend", "device", "doctor", "label_file", "launch", "models", "pictures", "stops"),
+    1: (
+        "ascend",
+        "device",
+        "doctor",
+        "label_file",
+        "launch",
+        "models",
+        "pictures",
+        "stops",
+        "weights",
+    ),
     2: (
         "checkpoint",
         "data",
@@ -50,7 +60,7 @@ LEVELS = {
         "predictions",
         "quantize",
     ),
-    3: ("distill", "export", "log", "objective", "plots"),
+    3: ("distill", "export", "log", "objective", "plots", "weight_info"),
     4: ("engine", "offline"),
     5: ("assembly", "compare", "offline_infer", "packing"),
     6: ("benchmark", "evaluator", "trainer"),
@@ -82,6 +92,7 @@ WITHOUT_TORCH = (
     "stops",
     "stores",
     "transforms",
+    "weights",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 each_source = pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+"""Published weights by name: what there is, where it lies, the cache, and foreign names."""
+
+from lib.weights.find import cached, find_weights
+from lib.weights.names import converted
+from lib.weights.pdparams import read_pdparams
+from lib.weights.registry import DEFAULTS, ENTRIES, Entry, lookup
+
+__all__ = [
+    "DEFAULTS",
+    "ENTRIES",
+    "Entry",
+    "cached",
+    "converted",
+    "find_weights",
+    "lookup",
+    "read_pdparams",
+]

@@ -1,0 +1,116 @@
+"""Weights by name: list [TEXT], get NAME [--out PATH], inspect WEIGHTS, convert WEIGHTS OUTPUT.
+
+WEIGHTS is a file of any usual form, a name that `list` shows, or an http(s) address.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import _init_paths  # noqa: F401  puts the repository on sys.path
+
+from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.files import open_atomically, write_whole
+from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, lookup
+
+_BLOCK_BYTES = 1 << 20
+_HEADER = ("name", "network", "published by", "top-1", "top-5", "preprocessing", "cached")
+
+
+def main() -> int:
+    """Do what the command line asks for; print lines."""
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("command", choices=tuple(_COMMANDS), help="what to do")
+    add("words", nargs="*", metavar="WORD", help="TEXT, NAME, WEIGHTS or WEIGHTS OUTPUT; see above")
+    add("--out", type=Path, metavar="PATH", help="get: copy the file there too, a file or folder")
+    add("--cfg", type=Path, metavar="YAML", help="convert: their network, where it has no name")
+    args = parser.parse_intermixed_args()
+    command, num_words = _COMMANDS[args.command]
+    if len(args.words) not in num_words:
+        wanted = " or ".join(map(str, num_words))
+        raise ValueError(
+            f"{args.command} takes {wanted} words, not {len(args.words)} "
+            f"({' '.join(args.words)}): --help shows which"
+        )
+    print(*command(args), sep="\n")
+    return EXIT_OK
+
+
+def _list(args: argparse.Namespace) -> list[str]:
+    text = "".join(args.words)
+    rows = [_row(entry) for entry in ENTRIES.values() if text in entry.name]
+    if not rows:
+        raise ValueError(f"no name has {text!r} in it; list without it shows all")
+    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (_HEADER, *rows)
+    ]
+    short = f"{next(iter(DEFAULTS))} alone means {next(iter(DEFAULTS.values()))}"
+    return [*lines, "", f"{short}, and so with each network."]
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    top5 = "-" if entry.top5 is None else f"{entry.top5:.2f}"
+    return (
+        entry.name,
+        entry.arch,
+        entry.source,
+        f"{entry.top1:.2f}",
+        top5,
+        entry.preprocessing,
+        "yes" if cached(entry) else "no",
+    )
+
+
+def _get(args: argparse.Namespace) -> list[str]:
+    path = find_weights(args.words[0])
+    entry = lookup(args.words[0])
+    if args.out is not None:
+        name = path.name if entry is None else f"{entry.name}{path.suffix}"
+        target = args.out / name if args.out.is_dir() else args.out
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "rb") as source, open_atomically(target) as copy:
+            while block := source.read(_BLOCK_BYTES):
+                write_whole(copy, block)
+        path = target
+    return [str(path)]
+
+
+def _inspect(args: argparse.Namespace) -> list[str]:
+    from lib.weight_info import inspect  # loads torch, which `list` and `get` do without
+
+    entry = lookup(args.words[0])
+    return [*inspect(args.words[0]), *([] if entry is None else _facts(entry))]
+
+
+def _facts(entry: Entry) -> list[str]:
+    top5 = "" if entry.top5 is None else f", top-5 {entry.top5:g}%"
+    return [
+        f"published  {entry.name} by {entry.source}, licence {entry.licence}, {entry.url}",
+        f"accuracy   top-1 {entry.top1:g}%{top5} (theirs, with {entry.preprocessing})",
+    ]
+
+
+def _convert(args: argparse.Namespace) -> list[str]:
+    from lib.config import load_config
+    from lib.models.build import network_spec
+    from lib.weight_info import convert
+
+    spec = network_spec(load_config(args.cfg)) if args.cfg else None
+    return [convert(args.words[0], Path(args.words[1]), spec)]
+
+
+_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], list[str]], tuple[int, ...]]] = {
+    "list": (_list, (0, 1)),
+    "get": (_get, (1,)),
+    "inspect": (_inspect, (1,)),
+    "convert": (_convert, (2,)),
+}
+
+
+if __name__ == "__main__":
+    run_script(main)
