@@ -46,7 +46,7 @@ LEVELS = {
         "predictions",
         "quantize",
     ),
-    3: ("export", "log", "plots"),
+    3: ("evaluation", "export", "log", "plots"),
     4: ("engine", "offline"),
     5: ("assembly", "compare", "offline_infer", "packing"),
     6: ("benchmark", "evaluator", "trainer"),
