@@ -56,8 +56,8 @@ class EvalRequest:
     classes: ClassChoice = field(default_factory=ClassChoice)
 
     @property
-    def needs_predictions(self) -> bool:
-        """Tell whether the figures ask for more than sums."""
+    def wants_predictions(self) -> bool:
+        """True where something is written for which each image's prediction is needed."""
         wanted = (self.per_class, self.confusion, self.calibration)
         return any(wanted) or bool(self.predictions or self.real_labels)
 
@@ -223,7 +223,7 @@ def _evaluate(
         num_images=len(images),
         computing=computing,
         on_batch=on_batch,
-        with_predictions=request.needs_predictions,
+        with_predictions=request.wants_predictions,
     )
     console.end_bar()
     ledger.merge(processes.gather(ledger.bad_images))

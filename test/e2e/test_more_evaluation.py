@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
 import shutil
+import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +103,43 @@ def evaluated(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done
+
+
+def _be_rank(rank: int, port: int, run: RunScript, *arguments: object) -> None:
+    """Be one of two processes, as torchrun starts them."""
+    variables = {
+        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    done = run(VALID, *arguments)
+    print(done.stderr, file=sys.__stderr__, flush=True)
+    os._exit(done.returncode)
+
+
+@pytest.fixture
+def run_twice(run_script: RunScript) -> RunScript:
+    """Run an entry script on two processes, which are forked: that saves loading torch twice."""
+
+    def run(_: str, *arguments: object) -> Done:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        fork = multiprocessing.get_context("fork")
+        ranks = [
+            fork.Process(target=_be_rank, args=(rank, port, run_script, *arguments))
+            for rank in range(2)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(120)
+            if process.is_alive():
+                process.kill()
+        exit_codes = [process.exitcode for process in ranks]
+        return Done(0 if exit_codes == [0, 0] else 1, "", f"exit codes {exit_codes}")
+
+    return run
 
 
 def result_of(folder: Path) -> dict[str, object]:
@@ -207,13 +248,13 @@ def test_numbered_folders_and_bare_weights_give_the_figures_of_named_ones(
 
 def test_all_of_it_together_is_the_same_on_two_processes_and_the_last_line_stays_the_last(
     data: Path, tiny_yaml: Path, weights: Path, network: nn.Module, real: Path,
-    run_script: RunScript, run_separately: RunScript, tmp_path: Path,
+    run_script: RunScript, run_twice: RunScript, tmp_path: Path,
 ) -> None:  # fmt: skip
     """Pitfall 18: 13 pictures, which 2 does not divide."""
     pytest.importorskip("torchmetrics", reason="what measures the calibration is not installed")
     wanted = ("--real", real, "--calibration", "--subset", "TEST.FLIP", "true")
     done = evaluated(run_script, data, tiny_yaml, weights, tmp_path / "1", *wanted)
-    evaluated(run_separately, data, tiny_yaml, weights, tmp_path / "2", "--cards", 2, *wanted)
+    evaluated(run_twice, data, tiny_yaml, weights, tmp_path / "2", *wanted)
     one, two = result_of(tmp_path / "1"), result_of(tmp_path / "2")
     for key in one.keys() - {"cards", "images_per_s", "duration_s"}:
         assert one[key] == two[key], key
