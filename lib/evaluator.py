@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -17,7 +18,7 @@ from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import build_computing, build_eval_loader, eval_size, place
 from lib.checkpoint import WeightFile, load_weights, read_weights
-from lib.data import BadImageLedger, ImageList
+from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, Computing, evaluate
 from lib.evaluation import (
@@ -74,8 +75,13 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     file = read_weights(request.weights)
     network, loaded = _network(config, file)
     found = read_evaluation_set(
-        request.data_path,
-        val_set=config.DATASET.TEST_SET,
+        partial(
+            read_val,
+            request.data_path,
+            val_set=config.DATASET.TEST_SET,
+            train_set=config.DATASET.TRAIN_SET,
+            aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
+        ),
         choice=request.classes,
         class_names=file.class_names,
         num_outputs=file.num_classes,
@@ -84,7 +90,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     measures = _measures(request, found, num_outputs=file.num_classes)
     network = _view(config, network, found)
     computing = build_computing(config, processes, amp_backend="torch")
-    place(network, processes.device)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     for line in (
         f"network {config.MODEL.NAME}, {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "

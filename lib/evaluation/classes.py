@@ -11,8 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from lib.data import ImageList, read_val
+from lib.data import ImageList
 from lib.data.lists import class_folders
 from lib.label_file import read_label_lines
 from lib.pictures import shorten
@@ -48,15 +49,23 @@ class EvaluationSet:
         return target if self.outputs is None else self.outputs[target]
 
 
+class Reader(Protocol):
+    """What lists the pictures: `lib.data.read_val` for a data path and a part of it."""
+
+    def __call__(
+        self, *, class_names: tuple[str, ...] | None, num_classes: int | None
+    ) -> ImageList:
+        """Return them for a network with these class names, or with so many outputs."""
+
+
 def read_evaluation_set(
-    data_path: Path | str,
+    read: Reader,
     *,
-    val_set: str,
     choice: ClassChoice,
     class_names: tuple[str, ...] | None,
     num_outputs: int,
 ) -> EvaluationSet:
-    """Return the pictures of a data path's part `val_set`, for a network of `num_outputs`.
+    """Return the pictures that `read` lists, for a network of `num_outputs`.
 
     `class_names` are the network's as the weight file has them, if it does.
     Raises FileNotFoundError and ValueError: see `lib.data.lists.read_val`; a file of the choice
@@ -65,12 +74,9 @@ def read_evaluation_set(
     if choice.train_classes is not None:
         class_names = read_class_names(choice.train_classes, num_outputs=num_outputs)
     if choice.class_map is None:
-        images = read_val(
-            data_path, val_set=val_set, class_names=class_names, num_classes=num_outputs
-        )
-        found = EvaluationSet(images)
+        found = EvaluationSet(read(class_names=class_names, num_classes=num_outputs))
     else:
-        images = read_val(data_path, val_set=val_set, class_names=None, num_classes=None)
+        images = read(class_names=None, num_classes=None)
         found = _mapped(images, choice.class_map, class_names=class_names, num_outputs=num_outputs)
     return _restricted(found, num_outputs) if choice.subset else found
 

@@ -6,13 +6,14 @@ import csv
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import write_pictures
 
-from lib.data import ImageList
+from lib.data import ImageList, read_val
 from lib.evaluation import (
     ClassChoice,
     EvaluationSet,
@@ -47,8 +48,7 @@ def read(
     subset: bool = False,
 ) -> EvaluationSet:
     return read_evaluation_set(
-        root,
-        val_set="val",
+        partial(read_val, root, val_set="val"),
         choice=ClassChoice(class_map, train_classes, subset),
         class_names=names,
         num_outputs=num_outputs,
