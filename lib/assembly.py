@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -84,13 +85,31 @@ def agree_on_decoder(config: CfgNode, processes: Processes, *, saved: str | None
     return choose_decoder(config.DATASET.DECODER, is_installed=is_installed, saved=saved)
 
 
-def build_eval_loader(config: CfgNode, images: ImageList, processes: Processes) -> DataLoader:
-    """Return this rank's exact share of the images to evaluate, in fixed order."""
-    return eval_loader(
-        images,
-        _options(config, processes)(batch_size=config.TEST.BATCH_SIZE_PER_GPU),
-        resize=eval_resize(config.MODEL.IMAGE_SIZE[0]),
-    )
+@dataclass(frozen=True)
+class EvalSize:
+    """Sides in pixels: a picture's short side is scaled to `resize`, then its middle is cut."""
+
+    crop: int
+    resize: int
+
+
+def eval_size(config: CfgNode) -> EvalSize:
+    """Return the size of which tools/valid.py evaluates: that of training, or TEST's own."""
+    crop = config.TEST.IMAGE_SIZE or config.MODEL.IMAGE_SIZE[0]
+    return EvalSize(crop, config.TEST.RESIZE or eval_resize(crop))
+
+
+def build_eval_loader(
+    config: CfgNode, images: ImageList, processes: Processes, *, size: EvalSize | None = None
+) -> DataLoader:
+    """Return this rank's exact share of the images to evaluate, in fixed order.
+
+    They have MODEL.IMAGE_SIZE where `size` says nothing else.
+    """
+    crop = config.MODEL.IMAGE_SIZE[0]
+    size = size or EvalSize(crop, eval_resize(crop))
+    options = _options(config, processes)(batch_size=config.TEST.BATCH_SIZE_PER_GPU)
+    return eval_loader(images, replace(options, image_size=size.crop), resize=size.resize)
 
 
 def _options(config: CfgNode, processes: Processes) -> partial[LoaderOptions]:

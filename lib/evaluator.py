@@ -6,7 +6,8 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -15,19 +16,30 @@ from yacs.config import CfgNode
 
 from lib import device as devices
 from lib import log, run_folder
-from lib.assembly import build_computing, build_eval_loader, place
+from lib.assembly import build_computing, build_eval_loader, eval_size, place
 from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, evaluate
+from lib.evaluation import (
+    ClassChoice,
+    EvaluationSet,
+    Measure,
+    calibration_measure,
+    read_evaluation_set,
+    read_real_labels,
+    write_predictions,
+)
 from lib.files import write_atomically
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
+from lib.models.views import MirroredMean, SelectedOutputs
 from lib.objective import Computing
 from lib.plots import save_confusion
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.png"
+RELIABILITY = "reliability.png"
 
 
 @dataclass(frozen=True)
@@ -40,12 +52,22 @@ class EvalRequest:
     name: str  # of the yaml
     per_class: bool = False  # write per_class.csv
     confusion: bool = False  # write confusion.png
+    calibration: bool = False  # say how far probabilities can be trusted, write reliability.png
+    predictions: Path | None = None  # CSV file for what each picture was taken for
+    real_labels: Path | None = None  # a real.json
+    classes: ClassChoice = field(default_factory=ClassChoice)
+
+    @property
+    def wants_predictions(self) -> bool:
+        """True where something is written for which each image's prediction is needed."""
+        wanted = (self.per_class, self.confusion, self.calibration)
+        return any(wanted) or bool(self.predictions or self.real_labels)
 
 
 def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes) -> EvalStats:
     """Evaluate on DATASET.TEST_SET, print the `Test:` line and write result.json; return figures.
 
-    Raises ValueError and FileNotFoundError for data or weights that do not fit.
+    Raises ValueError and FileNotFoundError for data, weights or files asked for that do not fit.
     """
     began_s, is_main = time.monotonic(), processes.ranks.is_main
     if is_main:
@@ -53,14 +75,21 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     console = Console(is_main)
     file = read_weights(request.weights)
     network, loaded = _network(config, file)
-    images = read_val(
-        request.data_path,
-        val_set=config.DATASET.TEST_SET,
+    found = read_evaluation_set(
+        partial(
+            read_val,
+            request.data_path,
+            val_set=config.DATASET.TEST_SET,
+            train_set=config.DATASET.TRAIN_SET,
+            aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
+        ),
+        choice=request.classes,
         class_names=file.class_names,
-        num_classes=file.num_classes,
-        train_set=config.DATASET.TRAIN_SET,
-        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
+        num_outputs=file.num_classes,
     )
+    images, input_choices = found.images, _input_choices(config)
+    measures = _measures(request, found, num_outputs=file.num_classes)
+    network = _view(config, network, found)
     computing = build_computing(config, processes, amp_backend="torch")
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     for line in (
@@ -68,39 +97,25 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
         f"precision {computing.precision.describe()}; {len(images)} images of {request.data_path}"
         f"{images.form}",
+        *found.remarks,
+        *(f"{name}: {value}" for name, value in input_choices.items()),
     ):
         console.say(line)
-    loader = build_eval_loader(config, images, processes)
+    loader = build_eval_loader(config, images, processes, size=eval_size(config))
     if is_main:
-        for name in (run_folder.RESULT, run_folder.BAD_IMAGES, PER_CLASS, CONFUSION):
-            (request.folder / name).unlink(missing_ok=True)  # of an earlier evaluation
+        _remove_earlier_results(request)
     stats, num_bad = _evaluate(
         config, request, computing, network=network, images=images, loader=loader
     )
     if is_main:
-        report = {
-            "kind": "eval",
-            "network": config.MODEL.NAME,
-            "config": request.name,
-            "weights": str(file.path),
-            "device": processes.device.type,
-            "cards": processes.ranks.world_size,
-            "batch_size": config.TEST.BATCH_SIZE_PER_GPU,
-            "precision": computing.precision.name,
-            "images_per_s": round(stats.images_per_s, 1),
-            **log.eval_record(stats),
-            "num_bad_images": num_bad,
-            "duration_s": round(time.monotonic() - began_s, 1),
-        }
+        measured = [measure(stats.predictions) for measure in measures if stats.predictions]
+        report = _report(config, request, computing, stats=stats, num_bad=num_bad)
+        report |= {"weights": str(file.path), "duration_s": round(time.monotonic() - began_s, 1)}
+        for extra in (input_choices, found.record, *(extra.record for extra in measured)):
+            report |= extra
         log.write_json(report, request.folder / run_folder.RESULT)
-        if stats.metrics.num_not_finite:
-            console.say("[Warning] the loss is NaN or infinite: are the weights?")
-        console.say(
-            f"{stats.metrics.num_images} of {stats.num_expected} images used, "
-            f"{stats.images_per_s:.1f} images/s; results are in {request.folder}"
-        )
-        console.say(log.test_line(stats))  # last: what parses this log takes the last match
-        _write_details(request, stats, class_names=images.class_names)
+        _say_figures(console, request, stats, lines=[extra.line for extra in measured])
+        _write_details(request, stats, images)
     return stats
 
 
@@ -109,6 +124,75 @@ def _network(config: CfgNode, file: WeightFile) -> tuple[nn.Module, str]:
     network: nn.Module = build_model(config, file.num_classes)
     loaded = load_weights(network, file)
     return (fold_batch_norms(network) if config.TEST.FOLD_BN else network), loaded
+
+
+def _view(config: CfgNode, network: nn.Module, found: EvaluationSet) -> nn.Module:
+    """Return the network as it is evaluated: with mirror images, through the outputs compared."""
+    if config.TEST.FLIP:
+        network = MirroredMean(network)
+    return network if found.outputs is None else SelectedOutputs(network, found.outputs)
+
+
+def _input_choices(config: CfgNode) -> dict[str, object]:
+    """Return what the network is fed otherwise than in training, as result.json has it."""
+    choices: dict[str, object] = {}
+    if config.TEST.IMAGE_SIZE or config.TEST.RESIZE:
+        size = eval_size(config)
+        choices |= {"image_size": size.crop, "resize": size.resize}
+    if config.TEST.FLIP:
+        choices["flip"] = "mean of the logits of a picture and its mirror image"
+    return choices
+
+
+def _measures(request: EvalRequest, found: EvaluationSet, *, num_outputs: int) -> list[Measure]:
+    """Return the further figures that are asked for, with all that they need at hand."""
+    measures: list[Measure] = []
+    if request.real_labels is not None:
+        labels = read_real_labels(request.real_labels, found, num_outputs=num_outputs)
+        measures.append(labels.measure)
+    if request.calibration:
+        measures.append(calibration_measure(request.folder / RELIABILITY))
+    return measures
+
+
+def _remove_earlier_results(request: EvalRequest) -> None:
+    for name in (run_folder.RESULT, run_folder.BAD_IMAGES, PER_CLASS, CONFUSION, RELIABILITY):
+        (request.folder / name).unlink(missing_ok=True)
+    if request.predictions is not None:
+        request.predictions.parent.mkdir(parents=True, exist_ok=True)
+        request.predictions.unlink(missing_ok=True)
+
+
+def _report(
+    config: CfgNode, request: EvalRequest, computing: Computing, *, stats: EvalStats, num_bad: int
+) -> dict[str, object]:
+    processes = computing.processes
+    return {
+        "kind": "eval",
+        "network": config.MODEL.NAME,
+        "config": request.name,
+        "device": processes.device.type,
+        "cards": processes.ranks.world_size,
+        "batch_size": config.TEST.BATCH_SIZE_PER_GPU,
+        "precision": computing.precision.name,
+        "images_per_s": round(stats.images_per_s, 1),
+        **log.eval_record(stats),
+        "num_bad_images": num_bad,
+    }
+
+
+def _say_figures(
+    console: Console, request: EvalRequest, stats: EvalStats, *, lines: Sequence[str]
+) -> None:
+    if stats.metrics.num_not_finite:
+        console.say("[Warning] the loss is NaN or infinite: are the weights?")
+    for line in lines:
+        console.say(line)
+    console.say(
+        f"{stats.metrics.num_images} of {stats.num_expected} images used, "
+        f"{stats.images_per_s:.1f} images/s; results are in {request.folder}"
+    )
+    console.say(log.test_line(stats))  # last: what parses this log takes the last match
 
 
 def _evaluate(
@@ -145,7 +229,7 @@ def _evaluate(
         num_images=len(images),
         computing=computing,
         on_batch=on_batch,
-        with_predictions=request.per_class or request.confusion,
+        with_predictions=request.wants_predictions,
     )
     console.end_bar()
     ledger.merge(processes.gather(ledger.bad_images))
@@ -171,8 +255,13 @@ def per_class_rows(
     return rows
 
 
-def _write_details(request: EvalRequest, stats: EvalStats, *, class_names: Sequence[str]) -> None:
+def _write_details(request: EvalRequest, stats: EvalStats, images: ImageList) -> None:
     if stats.predictions is None:
+        return
+    class_names = images.class_names
+    if request.predictions is not None:
+        write_predictions(stats.predictions, images, request.predictions, root=request.data_path)
+    if not (request.per_class or request.confusion):
         return
     confusion = stats.predictions.confusion(len(class_names))
     if request.per_class:

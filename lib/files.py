@@ -46,15 +46,6 @@ def write_whole(file: FileIO, data: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file's content, in hexadecimal digits. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 @contextmanager
 def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[FileIO]:
     """Yield a file to write to that becomes `path` at the end of the block; see above.

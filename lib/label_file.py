@@ -20,8 +20,8 @@ class LabelLine:
     label: int
 
 
-def read_label_lines(path: Path) -> Iterator[LabelLine]:
-    """Yield each line's label; empty lines are none.
+def read_label_lines(path: Path, *, form: str = LABEL_FORM) -> Iterator[LabelLine]:
+    """Yield each line's label; empty lines are none. `form` is what messages call a line's form.
 
     Raises FileNotFoundError, and ValueError that names the line for one of another form or a
     negative class.
@@ -36,7 +36,7 @@ def read_label_lines(path: Path) -> Iterator[LabelLine]:
             continue
         where = f"{path}, line {number}"
         if len(fields) != 2 or not fields[1].removeprefix("-").isdecimal():
-            raise ValueError(f"{where}: {line.strip()!r} is not of the form {LABEL_FORM}")
+            raise ValueError(f"{where}: {line.strip()!r} is not of the form {form}")
         if fields[1].startswith("-"):
             raise ValueError(
                 f"{where}: class {fields[1]} of {fields[0]}: classes are numbered from 0"

@@ -31,6 +31,7 @@ def main() -> int:
     folder = args.out or run / EVAL
 
     from lib.distributed import Processes  # loads torch, whose failure is explained
+    from lib.evaluation import ClassChoice
     from lib.evaluator import EvalRequest, evaluate_weights
     from lib.weights import find_weights
 
@@ -44,6 +45,10 @@ def main() -> int:
         args.cfg.stem,
         per_class=args.per_class,
         confusion=args.confusion,
+        calibration=args.calibration,
+        predictions=args.predictions,
+        real_labels=args.real,
+        classes=ClassChoice(args.class_map, args.train_classes, args.subset),
     )
 
     def work(processes: Processes) -> None:
@@ -72,6 +77,31 @@ def _parse() -> argparse.Namespace:
     )
     add("--per_class", action="store_true", help="also write per_class.csv")
     add("--confusion", action="store_true", help="also draw confusion.png")
+    add(
+        "--calibration",
+        action="store_true",
+        help="also say how far probabilities can be trusted, and draw reliability.png; needs "
+        "torchmetrics",
+    )
+    add("--predictions", type=Path, help="CSV file for the five likeliest classes of each picture")
+    add("--real", type=Path, help="ReaL labels of ImageNet's validation set: real.json")
+    add(
+        "--class_map",
+        type=Path,
+        help="file that says which output a class folder is (lines `<class folder> <output>`, or "
+        "a .json of {folder: output}); `numbers` where the folders' names say it",
+    )
+    add(
+        "--train_classes",
+        type=Path,
+        help="class names of weights that come without: the class folders trained on, a "
+        "classes.json, or a file with a name a line",
+    )
+    add(
+        "--subset",
+        action="store_true",
+        help="compare only the outputs whose classes have pictures, as for ImageNet-A and -R",
+    )
     return parser.parse_intermixed_args()
 
 

@@ -37,6 +37,8 @@ _MINIMUM = {
     "TRAIN.ACCUM_STEPS": 1,
     "TRAIN.SAVE_EVERY_STEPS": 0,
     "TEST.BATCH_SIZE_PER_GPU": 1,
+    "TEST.IMAGE_SIZE": 0,
+    "TEST.RESIZE": 0,
     "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
     "DATASET.VAL_SHARE": 0.0,
     "DATASET.SPLIT_SEED": 0,
@@ -69,6 +71,16 @@ def check(config: CfgNode) -> None:
     if len(size) != 2 or size[0] != size[1] or size[0] % 32 or size[0] < 32:
         raise ValueError(
             f"MODEL.IMAGE_SIZE: {list(size)} must be two equal multiples of 32, such as [224, 224]"
+        )
+    side, short_side = config.TEST.IMAGE_SIZE, config.TEST.RESIZE
+    if side % 32:
+        raise ValueError(
+            f"TEST.IMAGE_SIZE: {side} must be a multiple of 32, or 0 for MODEL.IMAGE_SIZE"
+        )
+    if 0 < short_side < (side or size[0]):
+        raise ValueError(
+            f"TEST.RESIZE: {short_side} is below the crop of {side or size[0]} pixels: give as "
+            "many or more, or 0 for the proportion of training"
         )
     low, high = config.AUG.CROP_SCALE if len(config.AUG.CROP_SCALE) == 2 else (0, 0)
     if not 0 < low <= high <= 1:

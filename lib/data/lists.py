@@ -65,11 +65,11 @@ def read_train_val(root: Path, *, train_set: str, val_set: str) -> tuple[ImageLi
     """
     train_folder = _existing_folder(root, train_set)
     val_folder = _existing_folder(root, val_set)
-    class_names = _class_folders(train_folder)
+    class_names = class_folders(train_folder)
     if _is_flat(val_folder):
         val = _read_flat(root, val_folder, class_names=class_names)
     else:
-        require_same_classes(train_folder, class_names, val_folder, _class_folders(val_folder))
+        require_same_classes(train_folder, class_names, val_folder, class_folders(val_folder))
         val = _read_class_folders(val_folder, class_names, class_names=class_names)
     return _read_class_folders(train_folder, class_names, class_names=class_names), val
 
@@ -93,7 +93,7 @@ def read_val(
         ValueError: classes that the network doesn't have, or a mistake in the label file.
     """
     val_folder = _existing_folder(root, val_set)
-    found = None if _is_flat(val_folder) else _class_folders(val_folder)
+    found = None if _is_flat(val_folder) else class_folders(val_folder)
     names = names_to_evaluate(val_folder, found, class_names=class_names, num_classes=num_classes)
     if found is None:
         return _read_flat(root, val_folder, class_names=names)
@@ -112,7 +112,7 @@ def read_split(root: Path, name: str) -> ImageList:
     folder = _existing_folder(root, name)
     if _is_flat(folder):
         return _read_flat(root, folder, class_names=None)
-    found = _class_folders(folder)
+    found = class_folders(folder)
     return _read_class_folders(folder, found, class_names=found)
 
 
@@ -135,22 +135,40 @@ def names_to_evaluate(
     """
     if found is None:
         if class_names is None and num_classes is None:
-            raise ValueError(f"{folder} has no class folders: give the number of classes")
+            raise ValueError(
+                f"{folder} has no class folders, but a label file with output numbers: leave the "
+                "class map out, or give the number of classes"
+            )
         return class_names or tuple(str(number) for number in range(num_classes or 0))
     if class_names is not None:
         unknown = sorted(set(found) - set(class_names))
         if unknown:
             raise ValueError(
                 f"{folder} has {len(unknown)} class folders that the network wasn't trained "
-                f"on: {_shorten(unknown)}; it knows {len(class_names)}: {_shorten(class_names)}"
+                f"on: {_shorten(unknown)}; it knows {len(class_names)}: {_shorten(class_names)}; "
+                "--class_map says which output a folder is"
             )
-    elif num_classes is not None and len(found) != num_classes:
+    elif num_classes is not None:
+        _require_clear_order(folder, found, num_classes)
+    return class_names or found
+
+
+def _require_clear_order(folder: Path | str, found: tuple[str, ...], num_classes: int) -> None:
+    """Raise ValueError where the n-th of the folders `found` can't be taken for the n-th output."""
+    if len(found) != num_classes:
         raise ValueError(
             f"{folder} has {len(found)} class folders and the network {num_classes} outputs: "
             "without class names in the checkpoint the two must agree, since the n-th folder "
-            "is taken for the n-th output"
+            "is taken for the n-th output; --train_classes names the outputs, --class_map says "
+            "which of them a folder is"
         )
-    return class_names or found
+    if all(name.isdecimal() for name in found) and sorted(found, key=int) != list(found):
+        raise ValueError(
+            f"{folder} has numbers for class folders, and the checkpoint no class names: with "
+            "--class_map numbers folder 10 is output 10, as in ImageNet-V2; for a network trained "
+            "on such folders, whose names were sorted as text (1, 10, 100, 2), give the folder of "
+            "its training classes, or its classes.json, to --train_classes"
+        )
 
 
 def require_same_classes(
@@ -166,6 +184,24 @@ def require_same_classes(
         )
 
 
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Sorted names of the class folders; hidden ones such as .ipynb_checkpoints are none.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    names = sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if not names:
+        raise FileNotFoundError(
+            f"{folder} has no class folders: put the pictures of each class in a folder of its own"
+        )
+    return tuple(names)
+
+
 def _existing_folder(root: Path, name: str) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(
@@ -179,20 +215,6 @@ def _existing_folder(root: Path, name: str) -> Path:
             f"{_shorten(present) or 'none'}"
         )
     return folder
-
-
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders; hidden ones such as .ipynb_checkpoints are none."""
-    names = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-    if not names:
-        raise FileNotFoundError(
-            f"{folder} has no class folders: put the pictures of each class in a folder of its own"
-        )
-    return tuple(names)
 
 
 def _is_flat(folder: Path) -> bool:

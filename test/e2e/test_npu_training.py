@@ -26,6 +26,7 @@ NUMBER = Event("to host", "Float", 1)
 WAIT = Event("synchronize", "", 0)
 PRECISIONS = ("fp32", "hf32", "fp16", "bf16")
 IN_PARTS = ("TRAIN.ACCUM_STEPS", 2, "TRAIN.CHECKPOINT_ACTIVATIONS", "True")
+SEEN_OTHERWISE = ("--subset", "TEST.FLIP", "true", "TEST.IMAGE_SIZE", 96)
 RECIPE = (
     "TRAIN.SCHEDULE", "cosine", "TRAIN.WARMUP_EPOCHS", 0.5, "TRAIN.EMA_DECAY", 0.9,
     "TRAIN.CLIP_GRAD_NORM", 0.5, "TRAIN.HEAD_LR_FACTOR", 3, "TRAIN.LAYER_DECAY", 0.8,
@@ -111,6 +112,8 @@ def ran(
         "valid": valid("eval", "--fp32", "--per_class"),
         "valid fp16": valid("eval fp16"),
         "valid on cpu": valid("eval cpu", "--device", "cpu"),
+        "valid seen otherwise": valid("eval seen otherwise", "--fp32", *SEEN_OTHERWISE),
+        "the same on cpu": valid("eval otherwise cpu", "--device", "cpu", *SEEN_OTHERWISE),
         "apex": train("apex", "TRAIN.AMP_BACKEND", "apex"),
     }
     return run_batch(jobs, runs)
@@ -368,6 +371,21 @@ def test_an_evaluation_reads_its_sums_once(ran: dict[str, Ran]) -> None:
     assert to_host == [READING]
     pictures = [e for e in ran["valid fp16"].events if e.kind == "to device" and e.dtype == "Byte"]
     assert len(pictures) == 3
+
+
+def test_mirror_images_some_outputs_and_another_size_are_evaluated_on_an_npu_as_on_the_cpu(
+    ran: dict[str, Ran], runs: Path
+) -> None:
+    on_npu, on_cpu = (
+        result_of(runs / f"eval {name}") for name in ("seen otherwise", "otherwise cpu")
+    )
+    assert (on_npu["device"], on_npu["image_size"]) == ("npu", 96)
+    assert on_npu["num_outputs_compared"] == 3 and "flip" in on_npu
+    assert on_npu["accuracy_top1"] == on_cpu["accuracy_top1"]
+    assert on_npu["loss"] == pytest.approx(on_cpu["loss"], rel=1e-3)
+    assert on_npu["loss"] != result_of(runs / "eval")["loss"]
+    to_host = [e for e in ran["valid seen otherwise"].events if e.kind == "to host"]
+    assert to_host == [READING]
 
 
 def test_the_profiler_of_an_npu_traces_the_steps_asked_for(ran: dict[str, Ran], runs: Path) -> None:

@@ -60,7 +60,7 @@ LEVELS = {
         "predictions",
         "quantize",
     ),
-    3: ("distill", "export", "log", "objective", "plots", "weight_info"),
+    3: ("distill", "evaluation", "export", "log", "objective", "plots", "weight_info"),
     4: ("engine", "offline"),
     5: ("assembly", "compare", "offline_infer", "packing"),
     6: ("benchmark", "evaluator", "trainer"),
