@@ -6,8 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lib import plots
-from lib.plots import save_confusion, save_curves
+from lib.plots import save_confusion, save_curves, text
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
@@ -183,7 +182,7 @@ def test_no_class_name_is_read_as_a_formula(uses_tex, figures, tmp_path):
 def test_a_name_without_glyphs_gives_way_to_the_number_of_its_class(
     figures, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(plots, "_CJK_FONTS", ())
+    monkeypatch.setattr(text, "CJK_FONTS", ())
     names = ["ça", "丁香鱼", "", "\udcff", "\x07"]
     save_confusion(np.eye(6, dtype=int).tolist(), names, tmp_path / "numbers.png")
     assert class_labels(figures[0]) == ["ça", "#1", "#2", "#3", "#4", "#5"]
@@ -192,7 +191,7 @@ def test_a_name_without_glyphs_gives_way_to_the_number_of_its_class(
 
 def test_a_font_that_has_the_missing_glyphs_is_used(figures, tmp_path, monkeypatch, caplog):
     """STIX, which comes with matplotlib, stands for a font of Chinese: it has the frown, U+2322."""
-    monkeypatch.setattr(plots, "_CJK_FONTS", ("No Such Font", "STIXGeneral"))
+    monkeypatch.setattr(text, "CJK_FONTS", ("No Such Font", "STIXGeneral"))
     save_confusion([[1, 0], [0, 1]], ["a \u2322", "丁"], tmp_path / "glyphs.png")
     assert class_labels(figures[0]) == ["a \u2322", "#1"]
     assert not caplog.records
