@@ -25,6 +25,7 @@ from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
 from lib.plots import save_confusion
+from lib.report import keep_predictions
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.png"
 
@@ -39,6 +40,12 @@ class EvalRequest:
     name: str  # of the yaml
     per_class: bool = False  # write per_class.csv
     confusion: bool = False  # write confusion.png
+    keep_predictions: tuple[Path, int] | None = None  # write them there, as of that epoch
+
+    @property
+    def wants_predictions(self) -> bool:
+        """True where something is written for which each image's prediction is needed."""
+        return self.per_class or self.confusion or self.keep_predictions is not None
 
 
 def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes) -> EvalStats:
@@ -97,7 +104,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
             f"{stats.images_per_s:.1f} images/s; results are in {request.folder}"
         )
         console.say(log.test_line(stats))  # last: what parses this log takes the last match
-        _write_details(request, stats, class_names=images.class_names)
+        _write_details(request, stats, images)
     return stats
 
 
@@ -142,7 +149,7 @@ def _evaluate(
         num_images=len(images),
         computing=computing,
         on_batch=on_batch,
-        with_predictions=request.per_class or request.confusion,
+        with_predictions=request.wants_predictions,
     )
     console.end_bar()
     ledger.merge(processes.gather(ledger.bad_images))
@@ -168,9 +175,16 @@ def per_class_rows(
     return rows
 
 
-def _write_details(request: EvalRequest, stats: EvalStats, *, class_names: Sequence[str]) -> None:
+def _write_details(request: EvalRequest, stats: EvalStats, images: ImageList) -> None:
     if stats.predictions is None:
         return
+    if request.keep_predictions is not None:
+        path, epoch = request.keep_predictions
+        data = request.data_path
+        keep_predictions(stats.predictions, path, images=images, data_path=data, epoch=epoch)
+    if not (request.per_class or request.confusion):
+        return
+    class_names = images.class_names
     confusion = stats.predictions.confusion(len(class_names))
     if request.per_class:
         text = io.StringIO()

@@ -14,13 +14,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lib.plots.text import labels_of, num_columns, plain_text, save
 
-_MAX_COUNTED = 20  # up to so many classes a cell has room for its count
-_MAX_NAMED = 60  # up to so many classes a row has room for its name
-_MAX_BLOCKS = 100  # rows of a reduced matrix
+MAX_COUNTED = 20  # up to so many classes a cell has room for its count
+MAX_NAMED = 60  # up to so many classes a row has room for its name
+MAX_BLOCKS = 100  # rows of a reduced matrix
 _NUM_CONFUSIONS = 20  # bars beside a reduced matrix
 _COLUMN_INCHES = 0.075  # of one character in the size of the labels, roughly
 _LABEL_POINTS = 8
-_GAMMA = 0.4  # an error of 1 % gets a sixth of the colour scale, not a hundredth
+GAMMA = 0.4  # an error of 1 % gets a sixth of the colour scale, not a hundredth
 
 
 def save_confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path) -> None:
@@ -36,7 +36,7 @@ def save_confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str], 
     title = f"{top1}{num_images} image{'' if num_images == 1 else 's'}"
     labels = labels_of(class_names, len(counts))
     with plain_text(*labels.fonts):
-        draw = _whole_matrix if len(counts) <= _MAX_NAMED else _reduced_matrix
+        draw = _whole_matrix if len(counts) <= MAX_NAMED else _reduced_matrix
         figure = draw(counts, labels.texts)
         figure.suptitle(title)
         save(figure, path)
@@ -45,7 +45,7 @@ def save_confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str], 
 def _whole_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     """Return a figure with a row a class, named, and with the counts where they fit."""
     num_classes = len(counts)
-    is_counted = num_classes <= _MAX_COUNTED
+    is_counted = num_classes <= MAX_COUNTED
     side = max(3.2, (0.45 if is_counted else 0.2) * num_classes)
     longest = max(map(num_columns, labels), default=0) * _COLUMN_INCHES
     figure = Figure(figsize=(side + longest + 1.8, side + longest + 0.9), layout="constrained")
@@ -59,7 +59,7 @@ def _whole_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
         for row, column in np.argwhere(counts).tolist():
             count = int(counts[row, column])
             text = str(count) if count < 100_000 else f"{count // 1000}k"
-            is_dark = shares[row, column] ** _GAMMA > 0.6
+            is_dark = shares[row, column] ** GAMMA > 0.6
             colour = "white" if is_dark else "black"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     return figure
@@ -67,7 +67,7 @@ def _whole_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
 
 def _reduced_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     """Return a figure with block sums of the matrix and a list of the commonest confusions."""
-    block = math.ceil(len(counts) / _MAX_BLOCKS)
+    block = math.ceil(len(counts) / MAX_BLOCKS)
     starts = np.arange(0, len(counts), block)
     blocks = np.add.reduceat(np.add.reduceat(counts, starts, axis=0), starts, axis=1)
     figure = Figure(figsize=(15, 6.6), layout="constrained")
@@ -84,7 +84,7 @@ def _reduced_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
 def _draw_shares(figure: Figure, axes: Axes, counts: np.ndarray, *, unit: str) -> np.ndarray:
     """Draw `counts` as shares of their rows, and return the shares."""
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    norm = PowerNorm(_GAMMA, vmin=0, vmax=1)
+    norm = PowerNorm(GAMMA, vmin=0, vmax=1)
     image = axes.imshow(shares, norm=norm, cmap="Blues", interpolation="nearest")
     axes.set_xlabel(f"predicted {unit}")
     axes.set_ylabel(f"true {unit}")

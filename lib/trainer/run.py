@@ -121,6 +121,8 @@ class _Run:
                 num_bad_images=self._ledger.num_bad + self._val_ledger.num_bad,
                 duration_s=time.monotonic() - began_s,
             )
+        if not self._request.is_performance:
+            self._reporter.report()
         if self._reporter.lost_a_file:
             raise PartlyFailed("some files could not be written; see the warnings above")
 
@@ -207,6 +209,7 @@ class _Run:
             num_images=num_images,
             computing=parts.computing,
             on_batch=on_batch,
+            with_predictions=True,
         )
         self._reporter.console.end_bar()
         self._exchange_bad_images(self._val_ledger, "validate")
@@ -264,6 +267,7 @@ class _Run:
         if self._keep_weights(run_folder.BEST, weights):  # else the next good one is tried again
             self._progress.best_accuracy = accuracy
             self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
+            self._reporter.keep_predictions(stats.predictions, epoch)
 
     def _keep_weights(self, name: str, content: object) -> bool:
         path = self._request.folder / name

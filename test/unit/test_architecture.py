@@ -47,9 +47,9 @@ LEVELS = {
         "quantize",
     ),
     3: ("export", "log", "plots"),
-    4: ("engine", "offline"),
+    4: ("engine", "offline", "report"),
     5: ("assembly", "compare", "offline_infer", "packing"),
-    6: ("benchmark", "evaluator", "trainer"),
+    6: ("benchmark", "evaluator", "predict", "trainer"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 WITHOUT_TORCH = (
