@@ -2,5 +2,6 @@
 
 from lib.plots.confusion import save_confusion
 from lib.plots.curves import save_curves
+from lib.plots.sheet import Tile, save_sheet
 
-__all__ = ["save_confusion", "save_curves"]
+__all__ = ["Tile", "save_confusion", "save_curves", "save_sheet"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.files import write_atomically
 from lib.plots.points import Record, curves_of
+from lib.readable import readable
 from lib.report.charts import HEIGHT, WIDTH, charts_of
 from lib.report.classes import ClassFigures
 from lib.report.mistakes import Pictures, num_mistakes, surest_mistakes
@@ -19,8 +19,6 @@ from lib.report.reading import RunFiles
 from lib.run_folder import REPORT
 
 MAX_ROWS = 1000  # of a table: a page of more is slow on a phone
-# Characters that reorder the text around them, so that a name may look like another.
-_REORDERING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
@@ -71,31 +69,10 @@ def _template():  # type: ignore[no-untyped-def]  # jinja2.Template, private to 
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: shown(value) if type(value) is str else value,
+        finalize=lambda x: readable(x, keep="\n\t") if type(x) is str else x,
     )
     environment.filters["number"] = _number
     return environment.get_template("template.html")
-
-
-def shown(text: str) -> str:
-    """Return a text as a page can show it: what has no shape of its own as an escape.
-
-    Those are bytes that are no text (file names have them), control characters, and what turns
-    the direction of writing.
-    """
-    if text.isascii() and text.isprintable():  # most are, and pictures are long
-        return text
-    return "".join(map(_shown_character, text))
-
-
-def _shown_character(c: str) -> str:
-    if "\udc80" <= c <= "\udcff":  # how Python keeps a byte that is no text
-        return f"\\x{ord(c) - 0xDC00:02x}"
-    if unicodedata.category(c) == "Cs" or c in _REORDERING:
-        return f"\\u{ord(c):04x}"
-    if unicodedata.category(c) == "Cc" and c not in "\n\t":
-        return f"\\x{ord(c):02x}"
-    return c
 
 
 def _number(value: object, digits: int = 3) -> str:

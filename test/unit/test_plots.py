@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lib.plots import save_confusion, save_curves, text
+from lib.plots import Tile, save_confusion, save_curves, save_sheet, text
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
@@ -248,3 +248,28 @@ def test_many_classes_are_summed_in_blocks_beside_their_confusions(num_classes, 
     ]
     assert [bar.get_width() for bar in right.patches] == [6, 5, 4]
     assert max(pixels(tmp_path / "many.png").shape) < 2000
+
+
+def tiles(count, **changes):
+    """So many small pictures with a class each."""
+    black = np.zeros((8, 8, 3), np.uint8)
+    return [Tile(black, f"{i} $.png", f"class_{i}", 0.5, **changes) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_contact_sheet_has_a_tile_a_picture(count, figures, tmp_path):
+    save_sheet(tiles(count), tmp_path / "sheet.png", num_all=60)
+    titles = [axes.get_title(loc="left") for axes in figures[0].axes]
+    assert [title for title in titles if title] == [
+        f"class_{i}  50.0%\n{i} $.png" for i in range(count)
+    ]
+    assert suptitle(figures[0]) == f"{count} of 60 pictures"
+
+
+def test_a_map_over_a_picture_hides_none_of_what_speaks_for_nothing(figures, tmp_path):
+    heat = np.zeros((8, 8), np.float32)
+    heat[2, 3] = 1
+    save_sheet(tiles(1, heat=heat), tmp_path / "sheet.png", num_all=1)
+    _, over = figures[0].axes[0].get_images()
+    opacity = over.get_alpha()
+    assert opacity[2, 3] > 0.4 and np.count_nonzero(opacity) == 1
