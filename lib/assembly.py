@@ -29,7 +29,7 @@ from lib.transforms import eval_resize
 def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) -> Computing:
     """Set the device up and return precision and normalisation for it.
 
-    Raises ValueError for an unknown precision.
+    Raises ValueError for an unknown precision, or a layout that the device does not have.
     """
     device = processes.device
     devices.configure(
@@ -38,14 +38,15 @@ def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) 
         cudnn_deterministic=config.CUDNN.DETERMINISTIC,
     )
     precision = Precision(config.TRAIN.PRECISION, device, backend=amp_backend)
-    channels_last = devices.memory_format(device) is torch.channels_last
-    normalize = Normalize(channels_last=channels_last).to(device)
+    layout = devices.memory_format(device, config.TRAIN.MEMORY_FORMAT)
+    normalize = Normalize(channels_last=layout is torch.channels_last).to(device)
     return Computing(processes, precision, normalize, config.TRAIN.ACCUM_STEPS)
 
 
-def place(network: nn.Module, device: torch.device) -> None:
-    """Move a network to the device, in the layout that the device computes fastest with."""
-    network.to(device, memory_format=devices.memory_format(device))  # type: ignore[call-overload]
+def place(network: nn.Module, device: torch.device, memory_format: str = "auto") -> None:
+    """Move a network to the device, in the layout that TRAIN.MEMORY_FORMAT says."""
+    layout = devices.memory_format(device, memory_format)
+    network.to(device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def build_train_loader(

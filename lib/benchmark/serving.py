@@ -1,4 +1,4 @@
-"""ONNX Runtime against eager torch, int8 against float32, a whole run against computing alone."""
+"""The ONNX file against eager torch, int8 against float32, a whole run against computing alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib.export import ExportOptions, export_onnx
 from lib.models.build import build_model
 from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.offline_infer import InferRequest, Outcome, run_request
-from lib.offline_infer.session import Session, open_session
+from lib.offline_infer.session import BACKENDS, open_session
 from lib.onnx_file import load_model
 from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
 from lib.quantize import compare as compare_models
@@ -28,12 +28,15 @@ GOAL_ONNX, GOAL_INT8, GOAL_WHOLE_RUN = 1.5, 2.5, 0.9
 _BATCHES_A_ROUND = 4
 _NUM_CLASSES = 1000
 _UNIT = "images/s"
+_DEFAULT = BACKENDS[0]
+_NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 @dataclass(frozen=True)
 class Models:
     """One network in three forms, for batches of one size."""
 
+    arch: str
     network: nn.Module
     float32: Path
     int8: Path | None
@@ -69,7 +72,7 @@ def make_models(
     if int8 is not None:
         quantize_int8(float32, int8, calibration=[Picture(path) for path in calibration])
     size = config.MODEL.IMAGE_SIZE[0]
-    return Models(network, float32, int8, batch, size, checkpoint is not None)
+    return Models(config.MODEL.NAME, network, float32, int8, batch, size, checkpoint is not None)
 
 
 def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:
@@ -84,12 +87,19 @@ def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:
             remark += f", right {cost.num_correct_before} before, {cost.num_correct_after} after"
     name = "torch, eager, channels_last"
     return [
-        *measure_against(models, models.network, name, goals={"float32": GOAL_ONNX}, rounds=rounds),
+        *measure_against(
+            models,
+            models.network,
+            name,
+            goals={"float32": GOAL_ONNX},
+            backends=[_DEFAULT],
+            rounds=rounds,
+        ),
         compare(
             "infer",
             f"int8, batch {models.batch}",
-            ours=_served(models.int8, models),
-            peer=_served(models.float32, models),
+            ours=_served(models.int8, models, _DEFAULT),
+            peer=_served(models.float32, models, _DEFAULT),
             num_items=_BATCHES_A_ROUND * models.batch,
             unit=_UNIT,
             rounds=rounds,
@@ -101,9 +111,18 @@ def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:
 
 
 def measure_against(
-    models: Models, network: nn.Module, name: str, *, goals: Mapping[str, float], rounds: int
+    models: Models,
+    network: nn.Module,
+    name: str,
+    *,
+    goals: Mapping[str, float],
+    backends: Sequence[str],
+    rounds: int,
 ) -> list[Row]:
-    """Compare the forms named in `goals` (float32, int8) with a torch network of this size."""
+    """Compare the forms named in `goals` (float32, int8) with a torch network of this size.
+
+    Each form is served by each of the `backends` of tools/onnx_infer.py in turn.
+    """
     network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = torch.from_numpy(_images(models)).to(memory_format=torch.channels_last)
 
@@ -117,8 +136,8 @@ def measure_against(
     return [
         compare(
             "infer",
-            f"ONNX Runtime, {form}, batch {models.batch}",
-            ours=_served(path, models),
+            f"{models.arch}, {_NAMES[backend]}, {form}, batch {models.batch}",
+            ours=_served(path, models, backend),
             peer=eager,
             num_items=_BATCHES_A_ROUND * models.batch,
             unit=_UNIT,
@@ -127,12 +146,16 @@ def measure_against(
             peer_name=name,
         )
         for form, path in paths.items()
+        for backend in backends
     ]
 
 
-def _served(path: Path, models: Models) -> Work:
+def _served(path: Path, models: Models, backend: str) -> Work:
     """What computes a round of batches with one form of the network."""
-    session, images = _open(path), _images(models)
+    session = open_session(
+        path, backend=backend, dynamic_batch=0, device=0, num_threads=num_cores()
+    )
+    images = _images(models)
 
     def work() -> None:
         for _ in range(_BATCHES_A_ROUND):
@@ -188,9 +211,3 @@ def _seconds(kind: str, outcome: Outcome, num_items: int) -> float:
     if kind == "whole":
         return outcome.end_s - outcome.start_s
     return num_items / outcome.images_per_s
-
-
-def _open(path: Path) -> Session:
-    return open_session(
-        path, backend="onnxruntime", dynamic_batch=0, device=0, num_threads=num_cores()
-    )

@@ -10,6 +10,7 @@ _CHOICES = {
     "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
     "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
     "TRAIN.AMP_BACKEND": ("torch", "apex"),
+    "TRAIN.MEMORY_FORMAT": ("auto", "channels_last", "contiguous"),
     "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
 }
 _MINIMUM = {
@@ -27,6 +28,8 @@ _MINIMUM = {
     "TRAIN.SAVE_EVERY_STEPS": 0,
     "TEST.BATCH_SIZE_PER_GPU": 1,
     "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
+    "DATASET.VAL_SHARE": 0.0,
+    "DATASET.SPLIT_SEED": 0,
 }
 
 
@@ -61,6 +64,8 @@ def check(config: CfgNode) -> None:
     low, high = config.AUG.CROP_RATIO if len(config.AUG.CROP_RATIO) == 2 else (0, 0)
     if not 0 < low <= high:
         raise ValueError(f"AUG.CROP_RATIO: {config.AUG.CROP_RATIO} must be [low, high] above 0")
+    if config.DATASET.VAL_SHARE >= 1:
+        raise ValueError(f"DATASET.VAL_SHARE: {config.DATASET.VAL_SHARE} must be below 1")
     if not 0 <= config.AUG.HFLIP <= 1:
         raise ValueError(f"AUG.HFLIP: {config.AUG.HFLIP} must be a probability within [0, 1]")
     if config.TRAIN.ACCUM_STEPS > config.TRAIN.BATCH_SIZE_PER_GPU:

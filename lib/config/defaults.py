@@ -22,6 +22,8 @@ DATASET:
   ROOT: ''                 # used where no data path is given on the command line
   TRAIN_SET: train
   TEST_SET: val
+  VAL_SHARE: 0.0           # of each class in TRAIN_SET, set aside in place of TEST_SET; 0: none
+  SPLIT_SEED: 0            # which pictures those are
   BAD_IMAGES: skip         # skip | fail: what a picture that cannot be decoded means
   BAD_IMAGES_MAX_SHARE: 0.01
   DECODER: auto            # of training pictures: fast | pillow; auto: fast where it is installed
@@ -44,6 +46,7 @@ TRAIN:
   AMP_BACKEND: torch       # torch | apex (Ascend's apex, O2, on npu)
   ACCUM_STEPS: 1           # parts in which a batch is computed, to need less memory
   CHECKPOINT_ACTIVATIONS: false  # compute maps again for the gradients instead of keeping them
+  MEMORY_FORMAT: auto      # channels_last | contiguous | auto (contiguous on npu only)
   COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
   SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
 TEST:

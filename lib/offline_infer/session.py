@@ -84,6 +84,11 @@ class Session(Protocol):
         """Return the outputs (new arrays) for one array an input, and the times."""
 
 
+def installed_backends() -> tuple[str, ...]:
+    """Return those of BACKENDS that this Python has."""
+    return tuple(name for name in BACKENDS if importlib.util.find_spec(name) is not None)
+
+
 def open_session(
     path: Path, *, backend: str, dynamic_batch: int, device: int, num_threads: int
 ) -> Session:
@@ -145,8 +150,10 @@ class _OnnxRuntimeSession:
 
 class _OpenVinoSession:
     def __init__(self, path: Path, *, dynamic_batch: int, num_threads: int):
-        if importlib.util.find_spec("openvino") is None:
-            raise ValueError("--backend openvino: the package openvino is not installed")
+        if "openvino" not in installed_backends():
+            raise ValueError(
+                "--backend openvino: the package openvino is not installed: pip install openvino"
+            )
         openvino = importlib.import_module("openvino")
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()

@@ -67,7 +67,7 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     for said in loaded.lines:
         console.say(said)
     computing = build_computing(config, processes, amp_backend="torch")
-    place(network, processes.device)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     console.say(
         f"device {devices.describe(processes.device)}, precision "
         f"{computing.precision.describe()}; {len(paths)} picture"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lib.config import load_config
-from lib.data import ImageList, read_val
+from lib.data import ImageList, SetAside, read_val
 from lib.report.images import data_uri
 from lib.report.kept import KeptPredictions, relative_paths
 from lib.report.reading import RunFiles
@@ -75,11 +75,14 @@ def find_pictures(run: RunFiles, data_path: Path | str | None) -> Pictures | Non
 
 
 def _read(run: RunFiles, data_path: Path | str) -> ImageList:
+    dataset = load_config(run.folder / CONFIG).DATASET
     return read_val(
         data_path,
-        val_set=load_config(run.folder / CONFIG).DATASET.TEST_SET,
+        val_set=dataset.TEST_SET,
         class_names=run.class_names,
         num_classes=len(run.class_names),
+        train_set=dataset.TRAIN_SET,
+        aside=SetAside(dataset.VAL_SHARE, dataset.SPLIT_SEED),
     )
 
 

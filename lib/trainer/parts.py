@@ -21,7 +21,7 @@ from lib.assembly import (
     place,
 )
 from lib.checkpoint import Position, restore_rng_states
-from lib.data import ImageList, TrainBatches, read_train_val
+from lib.data import ImageList, SetAside, TrainBatches, read_train_val
 from lib.distributed import Processes
 from lib.engine import Computing
 from lib.log import EpochStats
@@ -107,7 +107,10 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     is told before the network is built.
     """
     images, val_images = read_train_val(
-        request.data_path, train_set=config.DATASET.TRAIN_SET, val_set=config.DATASET.TEST_SET
+        request.data_path,
+        train_set=config.DATASET.TRAIN_SET,
+        val_set=config.DATASET.TEST_SET,
+        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
     )
     num_classes = class_count(config, images.class_names)
     start = find_start(config, request, processes)
@@ -122,7 +125,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
     if config.TRAIN.CHECKPOINT_ACTIVATIONS:
         checkpoint_activations(network)
-    place(network, device)
+    place(network, device, config.TRAIN.MEMORY_FORMAT)
     schedule = step_schedule(
         config.TRAIN.LR,
         num_cards=processes.ranks.world_size,

@@ -42,12 +42,12 @@ def on_cpu(runs: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript) 
     That is the contiguous layout, and an Adam that is not fused.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "memory_format", lambda device: torch.contiguous_format)
         patch.setattr(devices, "has_fused_optimizers", lambda device: False)
         for name, overrides in ON_CPU.items():
             done = run_script(
                 TRAIN, tiny_data, "--cfg", tiny_yaml, "--out", runs / f"cpu {name}", "--fp32",
-                "--bs", BATCH_SIZE, "--train_epochs", 1, "--device", "cpu", *overrides,
+                "--bs", BATCH_SIZE, "--train_epochs", 1, "--device", "cpu",
+                "TRAIN.MEMORY_FORMAT", "contiguous", *overrides,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
 

@@ -176,6 +176,10 @@ def test_npu_keeps_the_contiguous_layout_that_it_needs():
     assert devices.memory_format(NPU) is torch.contiguous_format
     assert devices.memory_format(CUDA) is torch.channels_last
     assert devices.memory_format(CPU) is torch.channels_last
+    assert devices.memory_format(CPU, "contiguous") is torch.contiguous_format
+    assert devices.memory_format(NPU, "contiguous") is torch.contiguous_format
+    with pytest.raises(ValueError, match="MEMORY_FORMAT channels_last: npu has none"):
+        devices.memory_format(NPU, "channels_last")
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ SMALL = ("MODEL.NAME", "hrnet_w18_small_v1", "MODEL.IMAGE_SIZE", "[32, 32]")
 
 def test_every_precision_of_the_device_is_tried_at_every_batch() -> None:
     found = list(picking.ways(CPU, (2, 4), with_compile=False))
-    assert found == [Way(p, "no", b) for b in (2, 4) for p in ("fp32", "bf16")]
+    layouts, precisions = ("auto", "contiguous"), ("fp32", "bf16")
+    assert found == [Way(p, "no", b, m) for b in (2, 4) for m in layouts for p in precisions]
     compiled = list(picking.ways(CPU, (2,), with_compile=True))
     assert {way.compile_mode for way in compiled} == {"no", "default"}
     npu = type("Device", (), {"type": "npu"})()
-    assert {way.compile_mode for way in picking.ways(npu, (2,), with_compile=True)} == {"no"}
+    on_npu = list(picking.ways(npu, (2,), with_compile=True))
+    assert {(way.compile_mode, way.memory_format) for way in on_npu} == {("no", "auto")}
 
 
 def test_the_budget_ends_the_trials_but_one_is_always_made(monkeypatch) -> None:
@@ -33,7 +35,24 @@ def test_the_budget_ends_the_trials_but_one_is_always_made(monkeypatch) -> None:
     candidates = list(picking.ways(CPU, (2, 4), with_compile=False))
     outcomes = picking.try_out(TASK, candidates, budget_s=0.0, on_outcome=said.append)
     assert len(outcomes) == len(said) == 1
-    assert len(picking.try_out(TASK, candidates, budget_s=60.0, on_outcome=said.append)) == 4
+    assert len(picking.try_out(TASK, candidates, budget_s=60.0, on_outcome=said.append)) == 8
+
+
+def test_the_layout_of_a_way_is_that_of_weights_and_images(monkeypatch) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def training_step(network, task):
+        images, _ = picking.synthetic_batch(task)
+        weight = network.stage2[0].branches[0][0].conv1.weight
+        seen.append(
+            tuple(x.is_contiguous(memory_format=torch.channels_last) for x in (weight, images))
+        )
+        return lambda: None
+
+    monkeypatch.setattr(picking, "training_step", training_step)
+    for layout in ("auto", "contiguous"):
+        picking._measured(TASK, Way("fp32", "no", 2, layout), budget_s=0.0)
+    assert seen == [(True, True), (False, False)]
 
 
 def test_a_way_without_enough_memory_is_told_and_the_others_go_on(monkeypatch) -> None:
@@ -61,7 +80,7 @@ def test_the_table_begins_with_the_fastest() -> None:
     outcomes = [
         Outcome(Way("fp32", "no", 2), 5.0),
         Outcome(Way("bf16", "default", 4), 9.0, 12.0),
-        Outcome(Way("bf16", "no", 8), failure="out of memory"),
+        Outcome(Way("bf16", "no", 8, "contiguous"), failure="out of memory"),
     ]
     agreements = {"fp32": Agreement(0.0, 1.0), "bf16": Agreement(0.01, 0.97)}
     rows = picking.table(outcomes, agreements).splitlines()[2:]
@@ -69,7 +88,7 @@ def test_the_table_begins_with_the_fastest() -> None:
         rows[0] == "| `--precision bf16 --bs 4 TRAIN.COMPILE default` | 9 | 12 | 1.0e-02 | 97 % |"
     )
     assert rows[1] == "| `--precision fp32 --bs 2` | 5 |  | 0.0e+00 | 100 % |"
-    assert "| out of memory |" in rows[2]
+    assert "--bs 8 TRAIN.MEMORY_FORMAT contiguous` | out of memory |" in rows[2]
 
 
 def test_it_ends_with_a_command_line_for_training(run_script: RunScript) -> None:
@@ -77,7 +96,9 @@ def test_it_ends_with_a_command_line_for_training(run_script: RunScript) -> None
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
     assert last.startswith("fastest: python tools/train.py DATA --cfg ")
-    assert last.endswith(("--precision fp32 --bs 2", "--precision bf16 --bs 2"))
+    assert last.removesuffix(" TRAIN.MEMORY_FORMAT contiguous").endswith(
+        ("--precision fp32 --bs 2", "--precision bf16 --bs 2")
+    )
 
 
 @pytest.mark.parametrize(
