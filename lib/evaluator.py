@@ -37,6 +37,7 @@ from lib.models.fast import fold_batch_norms
 from lib.models.views import MirroredMean, SelectedOutputs
 from lib.objective import Computing
 from lib.plots import save_confusion
+from lib.report import keep_predictions
 
 PER_CLASS, CONFUSION = "per_class.csv", "confusion.png"
 RELIABILITY = "reliability.png"
@@ -56,12 +57,13 @@ class EvalRequest:
     predictions: Path | None = None  # CSV file for what each picture was taken for
     real_labels: Path | None = None  # a real.json
     classes: ClassChoice = field(default_factory=ClassChoice)
+    keep_predictions: tuple[Path, int] | None = None  # write them there, as of that epoch
 
     @property
     def wants_predictions(self) -> bool:
         """True where something is written for which each image's prediction is needed."""
         wanted = (self.per_class, self.confusion, self.calibration)
-        return any(wanted) or bool(self.predictions or self.real_labels)
+        return any(wanted) or bool(self.predictions or self.real_labels or self.keep_predictions)
 
 
 def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes) -> EvalStats:
@@ -261,6 +263,10 @@ def _write_details(request: EvalRequest, stats: EvalStats, images: ImageList) ->
     class_names = images.class_names
     if request.predictions is not None:
         write_predictions(stats.predictions, images, request.predictions, root=request.data_path)
+    if request.keep_predictions is not None:
+        path, epoch = request.keep_predictions
+        data = request.data_path
+        keep_predictions(stats.predictions, path, images=images, data_path=data, epoch=epoch)
     if not (request.per_class or request.confusion):
         return
     confusion = stats.predictions.confusion(len(class_names))

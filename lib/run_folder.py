@@ -18,6 +18,9 @@ RESULT = "result.json"
 CONFIG = "config.yaml"
 CURVES = "curves.png"
 METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.npz"  # of the best weights
+ENVIRONMENT = "environment.json"  # what the run computed with
+REPORT = "report.html"
 PROFILE = "profile"  # traces, where PROFILE_TYPE asks for them
 LOGS = "logs"  # one file for each rank but the first of a machine
 PERFORMANCE = "performance"  # of `--stop_step` runs
@@ -26,7 +29,7 @@ _TENSORBOARD = "tensorboard"
 _LAUNCH = ".launch"  # which launch the files are of
 _OF_A_RUN = (
     CHECKPOINT, BEST, FINAL, CLASSES, BAD_IMAGES, SPLIT, RESULT, CONFIG, CURVES, METRICS, PROFILE,
-    _TENSORBOARD,
+    PREDICTIONS, ENVIRONMENT, REPORT, _TENSORBOARD,
 )  # fmt: skip
 
 

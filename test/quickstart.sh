@@ -5,7 +5,7 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
 
-ensure_python torch yacs yaml numpy PIL tensorboardX tqdm matplotlib safetensors sklearn \
+ensure_python torch yacs yaml numpy PIL tensorboardX tqdm matplotlib jinja2 safetensors sklearn \
   onnx onnxruntime -- -r "$repo_root/requirements.txt" -r "$repo_root/requirement_for_infer.txt" scikit-learn -c "$repo_root/requirements_dev.txt"
 cd -- "$repo_root"
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
 
-ensure_python torch torchvision yacs yaml numpy PIL tensorboardX tqdm matplotlib torchmetrics safetensors \
+ensure_python torch torchvision yacs yaml numpy PIL tensorboardX tqdm matplotlib torchmetrics jinja2 captum safetensors \
   pytest xdist ruff mypy ninja timm sklearn fvcore onnx onnxruntime onnxscript onnxslim openvino \
   -- -r "$repo_root/requirements.txt" -r "$repo_root/requirements_dev.txt" -r "$repo_root/requirement_for_infer.txt"
 cd -- "$repo_root"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path

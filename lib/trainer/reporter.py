@@ -15,6 +15,8 @@ from lib.environment import num_cores
 from lib.files import write_atomically
 from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
 from lib.plots import save_curves
+from lib.predictions import Predictions
+from lib.report import Pictures, keep_predictions, read_run, surroundings, write_report
 from lib.trainer.input_limit import Loading, input_line
 from lib.trainer.optimising import optimising_line
 from lib.trainer.parts import Parts, Progress
@@ -65,6 +67,8 @@ class Reporter:
         names = self._parts.images.class_names
         log.write_json({n: i for i, n in enumerate(names)}, self._folder / run_folder.CLASSES)
         write_atomically(self._config.dump().encode(), self._folder / run_folder.CONFIG)
+        if not self._request.is_performance:
+            self.keep(run_folder.ENVIRONMENT, self._note_surroundings)
         if self._config.DATASET.VAL_SHARE:
             self._write_split()
         self._introduce()
@@ -180,6 +184,34 @@ class Reporter:
         was_early = num_epochs < self._config.TRAIN.END_EPOCH
         return "TRAIN.EARLY_STOP" if was_early else "TRAIN.END_EPOCH"
 
+    def keep_predictions(self, predictions: Predictions | None, epoch: int) -> None:
+        """Keep what the best weights so far predicted, for the report."""
+        if predictions is None:  # no image could be read
+            return
+        path = self._folder / run_folder.PREDICTIONS
+        images, data = self._parts.val_images, self._request.data_path
+        self.keep(
+            run_folder.PREDICTIONS,
+            lambda: keep_predictions(predictions, path, images=images, data_path=data, epoch=epoch),
+        )
+
+    def report(self) -> None:
+        """Make report.html of what the run folder holds now; it may fail, the run has not."""
+        if not self._enabled:
+            return
+        pictures = Pictures(self._parts.val_images, self._request.data_path)
+        try:
+            path = write_report(read_run(self._folder), pictures)
+        # All that it is made of is in the run folder, and can be made a page again.
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.console.say(
+                f"[Warning] {run_folder.REPORT} could not be made ({reason}); nothing else is "
+                f"missing: python tools/report.py {self._folder} makes it"
+            )
+        else:
+            self.console.say(f"the report is {path}")
+
     def repeat_result(self, num_epochs: int) -> bool:
         """Write result.json once more where this whole run is done already; tell whether it was."""
         path = self._folder / run_folder.RESULT
@@ -202,13 +234,15 @@ class Reporter:
 
     def _set_aside_older_run(self) -> None:
         start = self._parts.start
-        best = start.path.with_name(run_folder.BEST) if start.is_resume and start.path else None
-        content = best.read_bytes() if best is not None and best.is_file() else None
+        files = {}
+        if start.is_resume and start.path:
+            beside = {n: start.path.with_name(n) for n in (run_folder.BEST, run_folder.PREDICTIONS)}
+            files = {name: path.read_bytes() for name, path in beside.items() if path.is_file()}
         aside = run_folder.set_aside_older_run(self._folder)
         if aside is not None:
             self.console.say(f"an older run was here; its files are now in {aside}")
-        if content is not None:  # the best model so far goes on with the run
-            write_atomically(content, self._folder / run_folder.BEST)
+        for name, content in files.items():  # the best model so far goes on with the run
+            write_atomically(content, self._folder / name)
 
     def _introduce(self) -> None:
         parts, ranks, train = self._parts, self._processes.ranks, self._config.TRAIN
@@ -234,6 +268,14 @@ class Reporter:
             self.console.say(f"goes on at epoch {parts.position.epoch} step {parts.position.step}")
         for remark in parts.remarks:
             self.console.say(f"[Warning] {remark}")
+
+    def _note_surroundings(self) -> None:
+        facts = surroundings(
+            self._processes.device,
+            num_cards=self._processes.ranks.world_size,
+            precision=self._parts.computing.precision.describe(),
+        )
+        log.write_json(facts, self._folder / run_folder.ENVIRONMENT)
 
     def _record(self, record: Mapping[str, object], global_step: int) -> None:
         if self._records is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,7 +14,6 @@ from yacs.config import CfgNode
 
 from lib import checkpoint, run_folder
 from lib import device as devices
-from lib.checkpoint import TrainingState
 from lib.cli import PartlyFailed, Stopped
 from lib.data import BadImageLedger, EvalBatches
 from lib.distributed import GIVE_UP, Processes, StopRequest
@@ -24,6 +23,7 @@ from lib.metrics import Metrics
 from lib.trainer.parts import build_parts, restored_progress
 from lib.trainer.reporter import Reporter
 from lib.trainer.starting import TrainRequest
+from lib.trainer.state import training_state
 
 _NUM_TIMED_STEPS = 2  # the `step_time` lines, whose sum is the compile time
 
@@ -133,6 +133,8 @@ class _Run:
                 num_bad_images=self._ledger.num_bad + self._val_ledger.num_bad,
                 duration_s=time.monotonic() - began_s,
             )
+        if not self._request.is_performance:
+            self._reporter.report()
         if self._reporter.lost_a_file:
             raise PartlyFailed("some files could not be written; see the warnings above")
 
@@ -235,6 +237,7 @@ class _Run:
             num_images=num_images,
             computing=parts.computing,
             on_batch=on_batch,
+            with_predictions=True,
         )
         self._reporter.console.end_bar()
         self._exchange_bad_images(self._val_ledger, "validate")
@@ -292,6 +295,7 @@ class _Run:
         if self._keep_weights(run_folder.BEST, weights):  # else the next good one is tried again
             self._progress.best_accuracy = accuracy
             self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
+            self._reporter.keep_predictions(stats.predictions, epoch)
 
     def _keep_weights(self, name: str, content: object) -> bool:
         path = self._request.folder / name
@@ -302,29 +306,14 @@ class _Run:
         parts, position = self._parts, self._parts.position
         rng = self._processes.gather(checkpoint.rng_states(self._processes.device))
         if self._processes.ranks.is_main:
-            names = parts.images.class_names
-            state = TrainingState(
-                format=checkpoint.FORMAT,
-                state_dict=parts.network.state_dict(),
-                optimizer=parts.optimizer.state_dict(),
-                position=asdict(replace(position, epoch=epoch, step=step)),
-                optimizer_name=self._config.TRAIN.OPTIMIZER,
-                precision=parts.computing.precision.state_dict(),
+            state = training_state(
+                parts,
+                self._progress,
+                self._config,
+                position=replace(position, epoch=epoch, step=step),
+                sums=sums,
                 rng=rng,
-                seed=parts.seed,
-                decoder=parts.decoder,
-                teacher=parts.objective.teacher_sum,
-                sums=list(sums.counts()),
-                best_accuracy=self._progress.best_accuracy,
-                report=self._progress.report,
-                num_images=len(parts.images),
-                class_names=list(names),
-                class_to_idx={name: index for index, name in enumerate(names)},
-                config=self._config.dump(),
             )
-            if parts.average is not None:
-                state["state_dict_ema"] = parts.average.network.state_dict()
-                state["num_ema_updates"] = parts.average.num_updates
             self._keep_weights(run_folder.CHECKPOINT, checkpoint.to_cpu(state))
         self._processes.barrier()  # no rank may leave, and be reaped, while the file is written
 

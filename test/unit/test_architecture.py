@@ -31,6 +31,7 @@ LEVELS = {
         "model_info",
         "onnx_file",
         "onnx_graph",
+        "readable",
         "run_folder",
         "schedules",
         "stores",
@@ -61,9 +62,9 @@ LEVELS = {
         "quantize",
     ),
     3: ("distill", "evaluation", "export", "log", "objective", "plots", "weight_info"),
-    4: ("engine", "offline"),
+    4: ("engine", "offline", "report"),
     5: ("assembly", "compare", "offline_infer", "packing"),
-    6: ("benchmark", "evaluator", "trainer"),
+    6: ("benchmark", "evaluator", "predict", "trainer"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 WITHOUT_TORCH = (
@@ -87,6 +88,7 @@ WITHOUT_TORCH = (
     "onnx_graph",
     "pictures",
     "quantize",
+    "readable",
     "run_folder",
     "schedules",
     "stops",

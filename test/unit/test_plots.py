@@ -6,8 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lib import plots
-from lib.plots import save_confusion, save_curves
+from lib.plots import Tile, save_confusion, save_curves, save_sheet, text
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
@@ -183,7 +182,7 @@ def test_no_class_name_is_read_as_a_formula(uses_tex, figures, tmp_path):
 def test_a_name_without_glyphs_gives_way_to_the_number_of_its_class(
     figures, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(plots, "_CJK_FONTS", ())
+    monkeypatch.setattr(text, "CJK_FONTS", ())
     names = ["ça", "丁香鱼", "", "\udcff", "\x07"]
     save_confusion(np.eye(6, dtype=int).tolist(), names, tmp_path / "numbers.png")
     assert class_labels(figures[0]) == ["ça", "#1", "#2", "#3", "#4", "#5"]
@@ -192,7 +191,7 @@ def test_a_name_without_glyphs_gives_way_to_the_number_of_its_class(
 
 def test_a_font_that_has_the_missing_glyphs_is_used(figures, tmp_path, monkeypatch, caplog):
     """STIX, which comes with matplotlib, stands for a font of Chinese: it has the frown, U+2322."""
-    monkeypatch.setattr(plots, "_CJK_FONTS", ("No Such Font", "STIXGeneral"))
+    monkeypatch.setattr(text, "CJK_FONTS", ("No Such Font", "STIXGeneral"))
     save_confusion([[1, 0], [0, 1]], ["a \u2322", "丁"], tmp_path / "glyphs.png")
     assert class_labels(figures[0]) == ["a \u2322", "#1"]
     assert not caplog.records
@@ -249,3 +248,28 @@ def test_many_classes_are_summed_in_blocks_beside_their_confusions(num_classes, 
     ]
     assert [bar.get_width() for bar in right.patches] == [6, 5, 4]
     assert max(pixels(tmp_path / "many.png").shape) < 2000
+
+
+def tiles(count, **changes):
+    """So many small pictures with a class each."""
+    black = np.zeros((8, 8, 3), np.uint8)
+    return [Tile(black, f"{i} $.png", f"class_{i}", 0.5, **changes) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_contact_sheet_has_a_tile_a_picture(count, figures, tmp_path):
+    save_sheet(tiles(count), tmp_path / "sheet.png", num_all=60)
+    titles = [axes.get_title(loc="left") for axes in figures[0].axes]
+    assert [title for title in titles if title] == [
+        f"class_{i}  50.0%\n{i} $.png" for i in range(count)
+    ]
+    assert suptitle(figures[0]) == f"{count} of 60 pictures"
+
+
+def test_a_map_over_a_picture_hides_none_of_what_speaks_for_nothing(figures, tmp_path):
+    heat = np.zeros((8, 8), np.float32)
+    heat[2, 3] = 1
+    save_sheet(tiles(1, heat=heat), tmp_path / "sheet.png", num_all=1)
+    _, over = figures[0].axes[0].get_images()
+    opacity = over.get_alpha()
+    assert opacity[2, 3] > 0.4 and np.count_nonzero(opacity) == 1

@@ -1,0 +1,28 @@
+"""Texts from outside, file and class names above all, made fit to be shown."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Characters that reorder the text around them, so that a name may look like another.
+_REORDERING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def readable(text: str, *, keep: str = "") -> str:
+    """Return a text with an escape for each character that has no shape of its own.
+
+    Those are bytes that are no text (file names have them), control characters but for those in
+    `keep`, and what turns the direction of writing. The result can be encoded as UTF-8.
+    """
+    if text.isascii() and text.isprintable():  # most are
+        return text
+    return "".join(c if c in keep else _shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    number, category = ord(character), unicodedata.category(character)
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that is no text
+        return f"\\x{number - 0xDC00:02x}"
+    if category == "Cs" or character in _REORDERING or category in ("Zl", "Zp"):
+        return f"\\u{number:04x}"
+    return f"\\x{number:02x}" if category == "Cc" else character

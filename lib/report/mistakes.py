@@ -1,0 +1,137 @@
+"""The mistakes that the network was surest of, with the pictures themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lib.config import load_config
+from lib.data import ImageList, SetAside, read_val
+from lib.report.images import data_uri
+from lib.report.kept import KeptPredictions, relative_paths
+from lib.report.reading import RunFiles
+from lib.run_folder import CONFIG
+from lib.stores import is_url
+from lib.transforms import open_rgb
+
+NUM_SHOWN = 24
+_THUMBNAIL_SIDE = 320  # pixels, for screens of two a CSS pixel
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One picture whose likeliest class is wrong."""
+
+    path: str
+    true: str
+    predicted: str
+    percent: float  # that the predicted class was given
+    true_percent: float | None  # that the true class was given; None: below the best five
+    image: str = ""  # data URI
+    why_no_image: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where the pictures are now."""
+
+    images: ImageList
+    data_path: Path | str
+
+    def thumbnail(self, place: int, path: str) -> str:
+        """Return the picture at a place of the list as a data URI.
+
+        Raises LookupError where another one stands there, and whatever decoding raises.
+        """
+        if place >= len(self.images):
+            raise LookupError("it is not among the pictures")
+        if relative_paths(self.images, [place], self.data_path) != [path]:
+            raise LookupError("another picture has its place")
+        contents = self.images.contents
+        image = open_rgb(self.images.paths[place] if contents is None else contents.read(place))
+        image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+        return data_uri(image, "JPEG")
+
+
+def find_pictures(run: RunFiles, data_path: Path | str | None) -> Pictures | None:
+    """Return the pictures that a run validated with; None where they are not there any more.
+
+    They are looked for in `data_path`, or where the run had them. What is wrong with a given
+    path raises as `lib.data.read_val` does.
+    """
+    if data_path is not None:
+        return Pictures(_read(run, data_path), data_path)
+    if run.kept is None:
+        return None
+    before = run.kept.data_path
+    found = before if is_url(before) else Path(before)
+    try:
+        return Pictures(_read(run, found), found)
+    except (ValueError, OSError):
+        return None
+
+
+def _read(run: RunFiles, data_path: Path | str) -> ImageList:
+    dataset = load_config(run.folder / CONFIG).DATASET
+    return read_val(
+        data_path,
+        val_set=dataset.TEST_SET,
+        class_names=run.class_names,
+        num_classes=len(run.class_names),
+        train_set=dataset.TRAIN_SET,
+        aside=SetAside(dataset.VAL_SHARE, dataset.SPLIT_SEED),
+    )
+
+
+def num_mistakes(kept: KeptPredictions) -> int:
+    """Return how many pictures' likeliest class is wrong."""
+    predictions = kept.predictions
+    return int((predictions.classes[:, 0] != predictions.targets).sum())
+
+
+def surest_mistakes(
+    kept: KeptPredictions, class_names: Sequence[str], pictures: Pictures | None
+) -> list[Mistake]:
+    """Return the mistakes of the highest probability, the highest first."""
+    predictions = kept.predictions
+    wrong = (predictions.classes[:, 0] != predictions.targets).nonzero().flatten()
+    sureness = predictions.probabilities[wrong, 0].nan_to_num(-1)
+    order = wrong[sureness.argsort(descending=True, stable=True)[:NUM_SHOWN]]
+    return [_mistake(kept, row, class_names, pictures) for row in order.tolist()]
+
+
+def _mistake(
+    kept: KeptPredictions, row: int, class_names: Sequence[str], pictures: Pictures | None
+) -> Mistake:
+    predictions, path = kept.predictions, kept.paths[row]
+    target, classes = int(predictions.targets[row]), predictions.classes[row]
+    shares = predictions.probabilities[row]
+    of_true = shares[classes == target]
+    image, why = _thumbnail(pictures, int(predictions.indices[row]), path)
+    return Mistake(
+        path,
+        class_names[target],
+        class_names[int(classes[0])],
+        percent=_percent(shares[0]),
+        true_percent=_percent(of_true[0]) if len(of_true) else None,
+        image=image,
+        why_no_image=why,
+    )
+
+
+def _percent(share: torch.Tensor) -> float:
+    return 100 * float(share)
+
+
+def _thumbnail(pictures: Pictures | None, place: int, path: str) -> tuple[str, str]:
+    """Return (data URI, why there is none)."""
+    if pictures is None:
+        return "", "the pictures were not there"
+    try:
+        return pictures.thumbnail(place, path), ""
+    # Moved, damaged since, a server that is down: the page says so and has all the rest.
+    except Exception as error:
+        return "", " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,126 @@
+"""The page: what a run folder holds, put into template.html."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lib.files import write_atomically
+from lib.plots.points import Record, curves_of
+from lib.readable import readable
+from lib.report.charts import HEIGHT, WIDTH, charts_of
+from lib.report.classes import ClassFigures
+from lib.report.mistakes import Pictures, num_mistakes, surest_mistakes
+from lib.report.reading import RunFiles
+from lib.run_folder import REPORT
+
+MAX_ROWS = 1000  # of a table: a page of more is slow on a phone
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that stands at the top of the page."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def write_report(run: RunFiles, pictures: Pictures | None) -> Path:
+    """Write report.html into the run folder and return its path; `pictures` may be gone.
+
+    Raises OSError.
+    """
+    path = run.folder / REPORT
+    write_atomically(render(run, pictures).encode(), path)
+    return path
+
+
+def render(run: RunFiles, pictures: Pictures | None) -> str:
+    """Return the page. Whatever a name holds, it is text there, and it can be encoded."""
+    classes = ClassFigures(run.kept.predictions, run.class_names) if run.kept else None
+    rows = classes.rows() if classes else []
+    return _template().render(
+        run=run,
+        name=run.folder.resolve().name,
+        figures=_figures(run),
+        best_and_last=_best_and_last(run),
+        curves=charts_of(curves_of(run.records)),
+        canvas=(WIDTH, HEIGHT),
+        rows=rows[:MAX_ROWS],
+        num_rows=len(rows),
+        matrix=classes.matrix() if classes else None,
+        confusions=classes.confusions() if classes else [],
+        mistakes=surest_mistakes(run.kept, run.class_names, pictures) if run.kept else [],
+        num_mistakes=num_mistakes(run.kept) if run.kept else 0,
+        bad_images=run.bad_images[:MAX_ROWS],
+        made_at=time.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _template():  # type: ignore[no-untyped-def]  # jinja2.Template, private to this file
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda x: readable(x, keep="\n\t") if type(x) is str else x,
+    )
+    environment.filters["number"] = _number
+    return environment.get_template("template.html")
+
+
+def _number(value: object, digits: int = 3) -> str:
+    """Return a figure of a record, or a dash where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–"
+    return f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _figures(run: RunFiles) -> list[Figure]:
+    result, epochs = run.result, run.epochs
+    by_epoch: dict[object, Record] = {record["epoch"]: record for record in epochs}
+    best = by_epoch.get(run.best_epoch, {})
+    figures = []
+    if best:
+        after = f"best, after {_epochs(best)}"
+        figures.append(Figure("Top-1", f"{_number(best['val_accuracy_top1'], 2)} %", after))
+        if len(run.class_names) > 5:
+            top5 = f"{_number(best['val_accuracy_top5'], 2)} %"
+            figures.append(Figure("Top-5", top5, "same weights"))
+        figures.append(Figure("Validation loss", _number(best["val_loss"], 4), "same weights"))
+    if isinstance(result.get("num_train_images"), int):
+        num_val = _number(result.get("num_images_expected"))
+        figures.append(
+            Figure("Images", _number(result["num_train_images"]), f"and {num_val} to validate")
+        )
+    if epochs:
+        speed = f"{_number(epochs[-1].get('images_per_s'), 0)}/s"
+        figures.append(Figure("Speed", speed, "images in training"))
+    duration_s = result.get("duration_s")
+    if isinstance(duration_s, int | float):
+        figures.append(Figure("Duration", _duration(duration_s), "since the last start"))
+    return figures
+
+
+def _best_and_last(run: RunFiles) -> list[tuple[str, Record]]:
+    best = [record for record in run.epochs if record["epoch"] == run.best_epoch]
+    return [*(("best", r) for r in best[-1:]), *(("last", r) for r in run.epochs[-1:])]
+
+
+def _epochs(record: Mapping[str, object]) -> str:
+    number = int(record["epoch"]) + 1  # type: ignore[call-overload]
+    return f"{number} epoch{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,118 @@
+"""What a run folder holds, read for its report; a run that was stopped has less of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib import run_folder
+from lib.log import read_records
+from lib.plots.points import Record
+from lib.report.kept import KeptPredictions, read_predictions
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The readable files of a run folder. What the run has not written is empty, or None."""
+
+    folder: Path
+    config: str  # yaml
+    class_names: tuple[str, ...]
+    records: Sequence[Record]  # metrics.jsonl
+    result: Mapping[str, object]  # result.json, of a run that has ended
+    environment: Mapping[str, str]
+    bad_images: Sequence[tuple[str, str]]  # path and reason of each
+    kept: KeptPredictions | None  # of the best weights
+    why_none_kept: str  # where it is None
+
+    @property
+    def epochs(self) -> list[Record]:
+        """The lines of metrics.jsonl that end an epoch."""
+        return [record for record in self.records if record["kind"] == "epoch"]
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch after which model_best.pth.tar was written; None before the first."""
+        return _best_epoch(self.result, self.epochs)
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Return what a training run has left in its folder.
+
+    Raises FileNotFoundError where it is no run folder, ValueError for a performance run's and for
+    a damaged file.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such run folder: {folder}")
+    for name in (run_folder.CONFIG, run_folder.CLASSES, run_folder.METRICS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}: give the folder that a run of tools/train.py wrote to"
+            )
+    result = _json(folder / run_folder.RESULT)
+    if result.get("kind") == "performance":
+        raise ValueError(f"{folder} is of a performance run, which has nothing to report")
+    records = read_records(folder / run_folder.METRICS)
+    index_by_name = _json(folder / run_folder.CLASSES)
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    kept, why_none = _kept(folder, _best_epoch(result, epochs))
+    return RunFiles(
+        folder=folder,
+        config=(folder / run_folder.CONFIG).read_text(encoding="utf-8", errors="replace"),
+        class_names=tuple(sorted(index_by_name, key=index_by_name.__getitem__)),
+        records=records,
+        result=result,
+        environment=_json(folder / run_folder.ENVIRONMENT),
+        bad_images=_bad_images(folder / run_folder.BAD_IMAGES),
+        kept=kept,
+        why_none_kept=why_none,
+    )
+
+
+def _kept(folder: Path, best_epoch: int | None) -> tuple[KeptPredictions | None, str]:
+    """Return the predictions of the best weights, or why there are none."""
+    path = folder / run_folder.PREDICTIONS
+    if best_epoch is None:
+        return None, "nothing was evaluated yet"
+    if not path.is_file():
+        return None, f"{path.name} is not there"
+    kept = read_predictions(path)
+    if kept.epoch != best_epoch:  # a full disk, say, let the weights through and not these
+        return None, f"{path.name} is not of the best weights"
+    return kept, ""
+
+
+def _best_epoch(result: Mapping[str, object], epochs: Sequence[Record]) -> int | None:
+    if isinstance(result.get("best_epoch"), int):
+        return result["best_epoch"]  # type: ignore[return-value]
+    # As training keeps them: the first of those that are equal.
+    best = max(epochs, key=_val_accuracy, default=None)
+    return None if best is None else best["epoch"]  # type: ignore[return-value]
+
+
+def _val_accuracy(record: Record) -> float:
+    accuracy = record.get("val_accuracy_top1")
+    return accuracy if isinstance(accuracy, int | float) else 0.0
+
+
+def _json(path: Path) -> dict:
+    """Return a file's mapping; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no mapping")
+    return content
+
+
+def _bad_images(path: Path) -> list[tuple[str, str]]:
+    if not path.is_file():
+        return []
+    text = path.read_bytes().decode("utf-8", errors="surrogateescape")
+    lines = (line.partition("\t") for line in text.split("\n"))
+    return [(name, reason) for name, tab, reason in lines if tab]

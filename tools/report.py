@@ -1,0 +1,96 @@
+"""Make report.html of a training run: python tools/report.py RUN [--data_path DIR]
+
+It is made of what the run folder holds. The pictures of the surest mistakes are taken from the
+data, where they are still there; where the run folder has no predictions of its best weights, and
+--data_path is given, the weights are evaluated first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import _common
+import _init_paths  # noqa: F401  puts the repository on sys.path
+
+from lib import run_folder
+from lib.cli import ArgumentParser, run_script
+from lib.config import load_config
+from lib.environment import read_environment
+from lib.launch import Cluster
+from lib.stores import is_url
+
+
+def main() -> int:
+    """Read the run folder, evaluate if need be, write the page."""
+    args = _parse()
+
+    from lib.report import find_pictures, read_run, write_report  # loads torch: not for --help
+
+    run = read_run(args.run)
+    data_path = _data_path(args.data_path)
+    if run.kept is None and run.best_epoch is not None and data_path:
+        _evaluate(args, data_path, run.best_epoch)
+        run = read_run(args.run)
+    pictures = find_pictures(run, data_path)
+    if run.kept is None:
+        print(f"[Warning] {run.why_none_kept}: give --data_path to evaluate the best weights")
+    elif pictures is None:
+        print("[Warning] the pictures are not there any more: give --data_path to show mistakes")
+    print(f"the report is {write_report(run, pictures)}")
+    return 0
+
+
+def _data_path(given: str | None) -> Path | str | None:
+    """Return what the command line says, if it does; raise FileNotFoundError where it is wrong."""
+    if given is None or is_url(given):
+        return given
+    if not Path(given).is_dir():
+        raise FileNotFoundError(f"no such data folder: {given}")
+    return Path(given)
+
+
+def _evaluate(args: argparse.Namespace, data_path: Path | str, best_epoch: int) -> None:
+    """Evaluate the best weights and keep their predictions."""
+    from lib.distributed import Processes
+    from lib.evaluator import EvalRequest, evaluate_weights
+
+    overrides = []
+    for key, value in (("WORKERS", args.workers), ("TEST.BATCH_SIZE_PER_GPU", args.bs)):
+        overrides += [] if value is None else [key, str(value)]
+    config = load_config(args.run / run_folder.CONFIG, overrides)
+    request = EvalRequest(
+        data_path,
+        args.run / run_folder.BEST,
+        args.run / run_folder.EVAL,
+        args.run.resolve().name,
+        keep_predictions=(args.run / run_folder.PREDICTIONS, best_epoch),
+    )
+
+    def work(processes: Processes) -> None:
+        evaluate_weights(config, request, processes)
+
+    _common.run_on_cards(
+        args, read_environment(), Cluster(), log_dir=args.run / run_folder.LOGS, work=work
+    )
+
+
+def _parse() -> argparse.Namespace:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("run", type=Path, help="run folder of tools/train.py")
+    add("--data_path", help="the run's data, where they are not where the run had them")
+    add(
+        "--device",
+        default="auto",
+        choices=("auto", "npu", "cuda", "cpu"),
+        help="for an evaluation. auto: an npu, else cuda, else the cpu",
+    )
+    add("--device_id", type=int, default=0, help="which card; ASCEND_DEVICE_ID wins")
+    add("--workers", type=int, help="data-loading processes (default: the run's)")
+    add("--bs", "--batch_size", type=int, help="images a step (default: the run's)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)
