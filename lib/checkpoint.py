@@ -14,6 +14,7 @@ import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TypedDict
 
@@ -186,21 +187,29 @@ def _class_names_beside(path: Path, num_classes: int) -> list[str] | None:
     return names if len(names) == num_classes else None
 
 
+class Head(Enum):
+    """What becomes of the classifier when weights are loaded."""
+
+    SAME = "same"  # the weights'; another size is an error
+    NEW_IF_OTHER = "new if other"  # a new one where the weights' has another size
+    NEW = "new"
+
+
 def load_weights(
-    model: nn.Module, file: WeightFile, *, new_head: bool = False, hint: str = ""
+    model: nn.Module, file: WeightFile, *, head: Head = Head.SAME, hint: str = ""
 ) -> str:
     """Load weights strictly and return one line that says what was loaded.
 
-    With `new_head` a classifier of another size keeps its fresh initialisation. `hint` stands for
-    the question that the error ends with.
+    A new head is the model's own, as it is. `hint` stands for the question that the error ends
+    with.
     Raises ValueError that names the missing, unexpected and misshapen parameters.
     """
     own = model.state_dict()
     weights = dict(file.weights)
     note = f", {file.converted_from}'s names converted" if file.converted_from else ""
-    if new_head and _head_differs(own, weights):
-        theirs, ours = weights["classifier.weight"].shape[0], own["classifier.weight"].shape[0]
-        note += f"; the classifier of {theirs} classes is replaced by a new one of {ours}"
+    if head is Head.NEW or (head is Head.NEW_IF_OTHER and _head_differs(own, weights)):
+        ours = own["classifier.weight"].shape[0]
+        note += f"; the classifier of {file.num_classes} classes is replaced by a new one of {ours}"
         weights.update({name: own[name] for name in _HEAD})
     _check_fit(find_misfits(own, weights), file.path, hint=hint)
     if not any(name.endswith(_COUNTER) for name in weights):

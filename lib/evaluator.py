@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,9 +26,9 @@ from lib.evaluation import (
     calibration_measure,
     read_evaluation_set,
     read_real_labels,
+    write_per_class,
     write_predictions,
 )
-from lib.files import write_atomically
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
@@ -39,7 +37,6 @@ from lib.objective import Computing
 from lib.plots import save_confusion
 from lib.report import keep_predictions
 
-PER_CLASS, CONFUSION = "per_class.csv", "confusion.png"
 RELIABILITY = "reliability.png"
 
 
@@ -158,7 +155,13 @@ def _measures(request: EvalRequest, found: EvaluationSet, *, num_outputs: int) -
 
 
 def _remove_earlier_results(request: EvalRequest) -> None:
-    for name in (run_folder.RESULT, run_folder.BAD_IMAGES, PER_CLASS, CONFUSION, RELIABILITY):
+    for name in (
+        run_folder.RESULT,
+        run_folder.BAD_IMAGES,
+        run_folder.PER_CLASS,
+        run_folder.CONFUSION,
+        RELIABILITY,
+    ):
         (request.folder / name).unlink(missing_ok=True)
     if request.predictions is not None:
         request.predictions.parent.mkdir(parents=True, exist_ok=True)
@@ -238,25 +241,6 @@ def _evaluate(
     return stats, ledger.num_bad
 
 
-def per_class_rows(
-    confusion: Sequence[Sequence[int]], class_names: Sequence[str]
-) -> list[tuple[str, int, int, float, str]]:
-    """Return (class, images, correct, percent correct, most frequent wrong class) by class.
-
-    Classes without images are left out; the last field is empty where nothing was wrong.
-    """
-    rows = []
-    for index, counts in enumerate(confusion):
-        num_images, num_correct = sum(counts), counts[index]
-        if not num_images:
-            continue
-        wrong = [0 if other == index else count for other, count in enumerate(counts)]
-        worst = class_names[wrong.index(max(wrong))] if max(wrong, default=0) else ""
-        percent = round(100 * num_correct / num_images, 3)
-        rows.append((class_names[index], num_images, num_correct, percent, worst))
-    return rows
-
-
 def _write_details(request: EvalRequest, stats: EvalStats, images: ImageList) -> None:
     if stats.predictions is None:
         return
@@ -271,13 +255,6 @@ def _write_details(request: EvalRequest, stats: EvalStats, images: ImageList) ->
         return
     confusion = stats.predictions.confusion(len(class_names))
     if request.per_class:
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(
-            ("class", "num_images", "num_correct", "accuracy_top1", "most_confused_with")
-        )
-        table.writerows(per_class_rows(confusion, class_names))
-        encoded = text.getvalue().encode(errors="surrogateescape")
-        write_atomically(encoded, request.folder / PER_CLASS)
+        write_per_class(confusion, class_names, request.folder / run_folder.PER_CLASS)
     if request.confusion:
-        save_confusion(confusion, class_names, request.folder / CONFUSION)
+        save_confusion(confusion, class_names, request.folder / run_folder.CONFUSION)

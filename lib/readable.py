@@ -26,3 +26,12 @@ def _shown(character: str) -> str:
     if category == "Cs" or character in _REORDERING or category in ("Zl", "Zp"):
         return f"\\u{number:04x}"
     return f"\\x{number:02x}" if category == "Cc" else character
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as `1 h 05 min`, `2 min 07 s` or `9 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -17,6 +17,8 @@ SPLIT = "split.tsv"  # which pictures were set aside to validate with, by DATASE
 RESULT = "result.json"
 CONFIG = "config.yaml"
 CURVES = "curves.png"
+PER_CLASS = "per_class.csv"
+CONFUSION = "confusion.png"
 METRICS = "metrics.jsonl"
 PREDICTIONS = "predictions.npz"  # of the best weights
 ENVIRONMENT = "environment.json"  # what the run computed with
@@ -29,7 +31,7 @@ _TENSORBOARD = "tensorboard"
 _LAUNCH = ".launch"  # which launch the files are of
 _OF_A_RUN = (
     CHECKPOINT, BEST, FINAL, CLASSES, BAD_IMAGES, SPLIT, RESULT, CONFIG, CURVES, METRICS, PROFILE,
-    PREDICTIONS, ENVIRONMENT, REPORT, _TENSORBOARD,
+    PER_CLASS, CONFUSION, PREDICTIONS, ENVIRONMENT, REPORT, _TENSORBOARD,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
@@ -70,13 +70,18 @@ def add_cluster_options(parser: ArgumentParser) -> None:
 
 
 def configured(
-    args: argparse.Namespace, environment: Environment, keys: Mapping[str, tuple[str, ...]]
+    args: argparse.Namespace,
+    environment: Environment,
+    keys: Mapping[str, tuple[str, ...]],
+    *,
+    found: Sequence[str] = (),
 ) -> CfgNode:
     """Return the configuration of a command line: yaml, then options, then KEY VALUE overrides.
 
-    `keys` maps an option's name to the config keys that it sets when given.
+    `keys` maps an option's name to the config keys that it sets when given. `found` are keys and
+    values that come before the options: what a script has found out by itself.
     """
-    overrides = []
+    overrides = list(found)
     for option, names in keys.items():
         value = getattr(args, option)
         if value is not None:
@@ -114,6 +119,11 @@ def _asked_precision(args: argparse.Namespace, environment: Environment) -> str 
             "ALLOW_HF32, ALLOW_FP32): choose one"
         )
     return asked.pop() if asked else None
+
+
+def given_data_path(args: argparse.Namespace) -> str | None:
+    """Return the data path of the command line as it was given; None where there is none."""
+    return _positional(args)[0]
 
 
 def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path | str:

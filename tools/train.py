@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
-from pathlib import Path
 
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
+import _training
 
 from lib.cli import ArgumentParser, run_script
 from lib.config import default_run_folder
 from lib.environment import read_environment
-from lib.launch import Cluster, end_with_parent
-from lib.run_folder import LOGS, PERFORMANCE
+from lib.launch import end_with_parent
+from lib.run_folder import PERFORMANCE
 
-_KEYS = {
-    "workers": ("WORKERS",),
-    "bs": ("TRAIN.BATCH_SIZE_PER_GPU", "TEST.BATCH_SIZE_PER_GPU"),
-    "lr": ("TRAIN.LR",),
-    "train_epochs": ("TRAIN.END_EPOCH",),
-    "seed": ("SEED",),
-    "pretrained": ("MODEL.PRETRAINED",),
-}
 _OLD_SCRIPTS_STOP_STEP = 200
 
 
@@ -32,33 +23,12 @@ def main() -> int:
     environment = read_environment()
     if environment.launched:
         end_with_parent()
-    cluster = Cluster(args.cards, args.nproc, args.dn, args.addr, args.port, args.max_restarts)
-    config = _common.configured(args, environment, _KEYS)
+    _training.cluster_of(args)  # raises for numbers that cannot be, before all else
+    config = _common.configured(args, environment, _training.KEYS)
     folder = args.out or default_run_folder(config, args.cfg)
     if args.stop_step is not None:
         folder = folder / PERFORMANCE
-
-    # They load torch, whose failure is explained.
-    from lib.trainer import TrainRequest, fetch_pretrained, train
-
-    request = TrainRequest(
-        _common.data_path_of(args, config),
-        folder,
-        args.cfg.stem,
-        resume=args.resume,
-        auto_resume=args.auto_resume,
-        stop_step=args.stop_step,
-        profile_start_step=environment.profile_start_step if environment.profile else None,
-    )
-    if environment.ranks.local_rank == 0:
-        fetch_pretrained(config, request)
-    _common.run_on_cards(
-        args,
-        environment,
-        cluster,
-        log_dir=args.log_dir or folder / LOGS,
-        work=partial(train, config, request),
-    )
+    _training.start_training(args, environment, config, folder=folder, stop_step=args.stop_step)
     return 0
 
 
@@ -66,22 +36,8 @@ def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     _common.add_run_options(parser, out_help=f"run folder (default: {_common.RUN_FOLDER})")
     _common.add_cluster_options(parser)
-    add = parser.add_argument
-    add(
-        "--lr",
-        type=float,
-        help="learning rate for one card, times the number of cards (default: the yaml's)",
-    )
-    add("--train_epochs", type=int, help="number of epochs (default: the yaml's)")
-    add(
-        "--seed",
-        type=int,
-        help="seed of initialisation, order and augmentation (default: the yaml's)",
-    )
-    add("--pretrained", help="weights to start from: a file, a name of weights.py, or an address")
-    add("--resume", type=Path, help="checkpoint.pth.tar to continue")
-    add("--auto_resume", action="store_true", help="continue the run folder's checkpoint if there")
-    add(
+    _training.add_training_options(parser)
+    parser.add_argument(
         "--stop_step",
         type=_stop_step,
         help="measure so many steps only: no evaluation, no weights; TRUE means 200",

@@ -16,6 +16,7 @@ MODEL:
   IMAGE_SIZE: [224, 224]
   NUM_CLASSES: 0           # 0: as many as the data set has
   PRETRAINED: ''           # weights to start from: a file, a name, or an http(s) address
+  NEW_HEAD: false          # start a new classifier, unless the weights name the same classes
   EXTRA: {}                # STAGE1..4 as in the official yaml files
   FREEZE: []               # parts not trained: stem, layer1, stage2, stage3, stage4, or backbone
 DATASET:

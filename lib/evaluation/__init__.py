@@ -2,12 +2,14 @@
 
 `classes`: which outputs of the network the pictures' classes are. `real_labels`: several right
 classes a picture. `calibration`: how far the network's own probabilities can be trusted. `table`:
-what was predicted for each picture. `measure`: the form of a further figure.
+what was predicted for each picture; `per_class`: for each class. `measure`: the form of a further
+figure.
 """
 
 from lib.evaluation.calibration import calibration_measure
 from lib.evaluation.classes import ClassChoice, EvaluationSet, read_evaluation_set
 from lib.evaluation.measure import Measure, Measured
+from lib.evaluation.per_class import per_class_rows, write_per_class
 from lib.evaluation.real_labels import RealLabels, read_real_labels
 from lib.evaluation.table import write_predictions
 
@@ -18,7 +20,9 @@ __all__ = [
     "Measured",
     "RealLabels",
     "calibration_measure",
+    "per_class_rows",
     "read_evaluation_set",
     "read_real_labels",
+    "write_per_class",
     "write_predictions",
 ]

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.files import write_atomically
 from lib.plots.points import Record, curves_of
-from lib.readable import readable
+from lib.readable import duration, readable
 from lib.report.charts import HEIGHT, WIDTH, charts_of
 from lib.report.classes import ClassFigures
 from lib.report.mistakes import Pictures, num_mistakes, surest_mistakes
@@ -104,7 +104,7 @@ def _figures(run: RunFiles) -> list[Figure]:
         figures.append(Figure("Speed", speed, "images in training"))
     duration_s = result.get("duration_s")
     if isinstance(duration_s, int | float):
-        figures.append(Figure("Duration", _duration(duration_s), "since the last start"))
+        figures.append(Figure("Duration", duration(duration_s), "since the last start"))
     return figures
 
 
@@ -116,11 +116,3 @@ def _best_and_last(run: RunFiles) -> list[tuple[str, Record]]:
 def _epochs(record: Mapping[str, object]) -> str:
     number = int(record["epoch"]) + 1  # type: ignore[call-overload]
     return f"{number} epoch{'' if number == 1 else 's'}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

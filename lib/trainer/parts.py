@@ -146,7 +146,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     computing = build_computing(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
     precision = computing.precision
     network: nn.Module = build_model(config, num_classes)
-    started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
+    started = start.load_into(network, config, images.class_names)
     network = made_trainable(network, config, processes)
     place(network, device, config.TRAIN.MEMORY_FORMAT)
     objective = build_objective(config, processes, images, seed=seed)

@@ -12,15 +12,27 @@ from lib import device as devices
 from lib import log, run_folder
 from lib.distributed import Processes
 from lib.environment import num_cores
+from lib.evaluation import write_per_class
 from lib.files import write_atomically
 from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
-from lib.plots import save_curves
+from lib.plots import save_confusion, save_curves
 from lib.predictions import Predictions
-from lib.report import Pictures, keep_predictions, read_run, surroundings, write_report
+from lib.readable import duration
+from lib.report import (
+    Pictures,
+    RunFiles,
+    keep_predictions,
+    read_run,
+    surroundings,
+    write_report,
+)
 from lib.trainer.input_limit import Loading, input_line
 from lib.trainer.optimising import optimising_line
 from lib.trainer.parts import Parts, Progress
 from lib.trainer.starting import TrainRequest
+
+_STEPS_TO_KNOW_THE_SPEED = 2  # those before hold the compilation
+_MAX_CLASSES_IN_TABLES = 2000  # a matrix of more would only be memory
 
 
 class Reporter:
@@ -39,6 +51,7 @@ class Reporter:
         self._loading = Loading(parts.loader.num_workers, num_cores_a_card, parts.decoder)
         self.console = Console(self._enabled)
         self.lost_a_file = False
+        self._expected_is_said = False
 
     @property
     def continues_here(self) -> bool:
@@ -102,8 +115,23 @@ class Reporter:
     def interval(self, epoch: int, stats: IntervalStats, global_step: int) -> None:
         """Print and record a log interval."""
         self.console.say(log.epoch_line(epoch, stats))
+        self._say_expected_time(epoch, stats)
         self.console.say(input_line(stats, self._loading))
         self._record(log.interval_record(epoch, stats), global_step)
+
+    def _say_expected_time(self, epoch: int, stats: IntervalStats) -> None:
+        """Say once, when a speed without compilation is known, how long the training will take."""
+        if self._expected_is_said or stats.step < _STEPS_TO_KNOW_THE_SPEED:
+            return
+        self._expected_is_said = True
+        num_epochs = self._config.TRAIN.END_EPOCH - epoch
+        num_steps = num_epochs * stats.num_steps - stats.step - 1
+        if self._request.is_performance or not num_steps:
+            return
+        self.console.say(
+            f"expected: about {duration(num_steps * stats.time_s)} of training are left, beside "
+            f"{num_epochs} evaluations"
+        )
 
     def epoch_trained(self, stats: EpochStats) -> None:
         """Print the epoch's averages."""
@@ -201,7 +229,9 @@ class Reporter:
             return
         pictures = Pictures(self._parts.val_images, self._request.data_path)
         try:
-            path = write_report(read_run(self._folder), pictures)
+            run = read_run(self._folder)
+            self._write_classes(run)
+            path = write_report(run, pictures)
         # All that it is made of is in the run folder, and can be made a page again.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -211,6 +241,15 @@ class Reporter:
             )
         else:
             self.console.say(f"the report is {path}")
+
+    def _write_classes(self, run: RunFiles) -> None:
+        """Write per_class.csv and confusion.png of the best weights."""
+        names = run.class_names
+        if run.kept is None or len(names) > _MAX_CLASSES_IN_TABLES:
+            return
+        confusion = run.kept.predictions.confusion(len(names))
+        write_per_class(confusion, names, self._folder / run_folder.PER_CLASS)
+        save_confusion(confusion, names, self._folder / run_folder.CONFUSION)
 
     def repeat_result(self, num_epochs: int) -> bool:
         """Write result.json once more where this whole run is done already; tell whether it was."""

@@ -9,6 +9,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.checkpoint import (
+    Head,
     Position,
     TrainingState,
     WeightFile,
@@ -72,11 +73,20 @@ class Start:
         """What decoded the resumed run's training pictures."""
         return None if self.state is None else self.state.get("decoder", "pillow")
 
-    def load_into(self, model: nn.Module, *, new_head: bool) -> str:
-        """Load the weights; return one line that says what the run starts from."""
+    def load_into(self, model: nn.Module, config: CfgNode, class_names: tuple[str, ...]) -> str:
+        """Load the weights; return one line that says what the run starts from.
+
+        A new run's classifier is a new one where the configuration allows for it and the weights'
+        has another size, or (MODEL.NEW_HEAD) is not known to be of the classes `class_names`.
+        """
         if self.weights is None:
             return self.description
-        return f"{self.description}: {load_weights(model, self.weights, new_head=new_head)}"
+        head = Head.SAME
+        if self.state is None and config.MODEL.NEW_HEAD:
+            head = Head.SAME if self.weights.class_names == class_names else Head.NEW
+        elif config.MODEL.NUM_CLASSES > 0:
+            head = Head.NEW_IF_OTHER
+        return f"{self.description}: {load_weights(model, self.weights, head=head)}"
 
 
 def fetch_pretrained(config: CfgNode, request: TrainRequest) -> None:

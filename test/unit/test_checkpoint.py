@@ -14,6 +14,7 @@ from torch import nn
 
 from lib import checkpoint
 from lib.checkpoint import (
+    Head,
     WeightFile,
     load_training_state,
     load_weights,
@@ -148,11 +149,15 @@ def test_a_head_of_another_size_is_reset_only_on_purpose_and_said(
     with pytest.raises(ValueError, match="MODEL.NUM_CLASSES"):
         load_weights(network, file)
     fresh = network.classifier.weight.clone()
-    said = load_weights(network, file, new_head=True)
+    said = load_weights(network, file, head=Head.NEW_IF_OTHER)
     assert "classifier of 3 classes is replaced by a new one of 5" in said
     assert torch.equal(network.classifier.weight, fresh)
     assert torch.equal(network.conv1.weight, weights["conv1.weight"])
-    assert "replaced" not in load_weights(tiny_network(3), file, new_head=True)
+    assert "replaced" not in load_weights(tiny_network(3), file, head=Head.NEW_IF_OTHER)
+    other = tiny_network(3)  # as many classes, but other ones
+    fresh = other.classifier.weight.clone()
+    assert "is replaced by a new one of 3" in load_weights(other, file, head=Head.NEW)
+    assert torch.equal(other.classifier.weight, fresh)
 
 
 def test_files_that_hold_no_weights_are_refused_in_one_line(tmp_path: Path) -> None:

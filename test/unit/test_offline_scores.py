@@ -12,7 +12,7 @@ from conftest import command, script_environment
 from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 
-from lib.evaluator import per_class_rows
+from lib.evaluation import per_class_rows
 from lib.metrics import Meter
 from lib.offline import ranking
 from lib.offline.mappings import better_mapping

@@ -23,7 +23,7 @@ from report_samples import (
 )
 
 from lib.data import ImageList, read_val
-from lib.evaluator import per_class_rows
+from lib.evaluation import per_class_rows
 from lib.packing import PackOptions, pack
 from lib.plots.points import curves_of
 from lib.predictions import Predictions
