@@ -142,13 +142,12 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     check_same_start(start, processes)
     seed = start.seed(config.SEED)
     torch.manual_seed(seed)
-    device = processes.device
     computing = build_computing(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
     precision = computing.precision
     network: nn.Module = build_model(config, num_classes)
     started = start.load_into(network, config, images.class_names)
     network = made_trainable(network, config, processes)
-    place(network, device, config.TRAIN.MEMORY_FORMAT)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     objective = build_objective(config, processes, images, seed=seed)
     average = build_average(config, network, start)
     schedule = run_schedule(config, processes.ranks.world_size)
@@ -156,7 +155,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
         network,
         optimizer_options(config),
         learning_rate=schedule.base,
-        device=device,
+        device=processes.device,
         fused=not precision.uses_apex,
     )
     network, optimizer = precision.prepare(network, plain_optimizer)
