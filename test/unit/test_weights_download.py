@@ -7,7 +7,8 @@ import hashlib
 import shutil
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from email.message import Message
 from pathlib import Path
 from urllib.error import URLError
@@ -19,7 +20,7 @@ from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save
 
 from lib.checkpoint import read_weights
-from lib.weights import download, find_weights, transfer
+from lib.weights import download, find, find_weights, transfer
 from lib.weights.transfer import DownloadError
 
 NUM_WAITS = 5
@@ -302,8 +303,26 @@ def test_a_cache_that_cannot_be_written_is_named_with_what_to_set(
     assert server.requests == []
 
 
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that downloads say, of all threads."""
+    lines: list[str] = []
+    monkeypatch.setattr(find, "_say", lines.append)
+    return lines
+
+
+def num_waiting(said: list[str]) -> int:
+    return sum(line.endswith("waiting for it") for line in said)
+
+
+def wait_until(is_so: Callable[[], bool], threads: list[threading.Thread]) -> None:
+    while not is_so():
+        assert all(thread.is_alive() for thread in threads)
+        time.sleep(0.002)
+
+
 def test_two_processes_at_once_fetch_a_file_once_and_both_get_it(
-    site: Path, server: RangeServer, cache: Path, capsys: pytest.CaptureFixture[str]
+    site: Path, server: RangeServer, cache: Path, said: list[str]
 ) -> None:
     """A thread holds its lock as another process would: by a file of its own."""
     (site / "x.safetensors").write_bytes(weight_bytes())
@@ -312,10 +331,7 @@ def test_two_processes_at_once_fetch_a_file_once_and_both_get_it(
     threads = [threading.Thread(target=lambda: paths.append(find_weights(url))) for _ in range(3)]
     for thread in threads:
         thread.start()
-    said = ""
-    while said.count("waiting for it") < 2:
-        assert any(thread.is_alive() for thread in threads)
-        said += capsys.readouterr().err
+    wait_until(lambda: num_waiting(said) == 2, threads)
     server.may_answer.set()
     for thread in threads:
         thread.join()
@@ -325,7 +341,7 @@ def test_two_processes_at_once_fetch_a_file_once_and_both_get_it(
 
 
 def test_who_waits_for_a_download_that_fails_does_it_himself(
-    site: Path, server: RangeServer, capsys: pytest.CaptureFixture[str]
+    site: Path, server: RangeServer, said: list[str]
 ) -> None:
     (site / "x.safetensors").write_bytes(weight_bytes())
     url, answers = f"{server.url}/x.safetensors", []
@@ -341,8 +357,7 @@ def test_who_waits_for_a_download_that_fails_does_it_himself(
     threads = [threading.Thread(target=fetch) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while "waiting for it" not in capsys.readouterr().err:
-        assert all(thread.is_alive() for thread in threads)
+    wait_until(lambda: num_waiting(said) == 1, threads)
     server.may_answer.set()
     for thread in threads:
         thread.join()
