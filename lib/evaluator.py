@@ -17,7 +17,7 @@ from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import build_computing, build_eval_loader, place
 from lib.checkpoint import WeightFile, load_weights, read_weights
-from lib.data import BadImageLedger, ImageList, read_val
+from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, evaluate
 from lib.files import write_atomically
@@ -58,6 +58,8 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         val_set=config.DATASET.TEST_SET,
         class_names=file.class_names,
         num_classes=file.num_classes,
+        train_set=config.DATASET.TRAIN_SET,
+        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
     )
     computing = build_computing(config, processes, amp_backend="torch")
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)

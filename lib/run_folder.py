@@ -13,6 +13,7 @@ BEST = "model_best.pth.tar"  # bare weights
 FINAL = "final_state.pth.tar"  # bare weights
 CLASSES = "classes.json"
 BAD_IMAGES = "bad_images.tsv"
+SPLIT = "split.tsv"  # which pictures were set aside to validate with, by DATASET.VAL_SHARE
 RESULT = "result.json"
 CONFIG = "config.yaml"
 CURVES = "curves.png"
@@ -24,7 +25,7 @@ EVAL = "eval"  # of tools/valid.py
 _TENSORBOARD = "tensorboard"
 _LAUNCH = ".launch"  # which launch the files are of
 _OF_A_RUN = (
-    CHECKPOINT, BEST, FINAL, CLASSES, BAD_IMAGES, RESULT, CONFIG, CURVES, METRICS, PROFILE,
+    CHECKPOINT, BEST, FINAL, CLASSES, BAD_IMAGES, SPLIT, RESULT, CONFIG, CURVES, METRICS, PROFILE,
     _TENSORBOARD,
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lib.benchmark.rounds import Row
 
 _MODES = ("train", "infer", "loader", "memory")
+_OF_A_NETWORK = ("train", "infer", "memory")
 _NEEDS_PICTURES = ("loader",)
 _SERVED_GOALS = {"float32": 1.5, "int8": 4.0}
 _REPORT = "BENCHMARKS.md"
@@ -40,14 +41,17 @@ def main() -> int:
     device = select_device(args.device)
     precision = Precision(args.precision, device).name
     batch = args.batch or (16 if device.type == "cpu" else 256)
-    task = Task(args.arch, device, precision, batch, args.image_size, args.rounds)
+    tasks = [
+        Task(arch, device, precision, batch, args.image_size, args.rounds) for arch in args.arch
+    ]
     heading = f"{machine(num_cores())}; {describe(device)}"
     print(heading, flush=True)
     rows: list[Row] = []
     for mode in modes:
-        rows += _MEASURES[mode](args, task)
-        print(markdown(rows), flush=True)
-    lines = [] if args.no_floor else floor_lines(task, rows)
+        for task in tasks if mode in _OF_A_NETWORK else tasks[:1]:
+            rows += _MEASURES[mode](args, task)
+            print(markdown(rows), flush=True)
+    lines = [] if args.no_floor else [line for task in tasks for line in floor_lines(task, rows)]
     print(*lines, sep="\n", flush=True)
     if args.json is not None:
         write_json([row.as_json() for row in rows], args.json)
@@ -62,7 +66,8 @@ def main() -> int:
 def _check(args: argparse.Namespace, modes: list[str]) -> None:
     from lib.models.hrnet import find_spec
 
-    find_spec(args.arch)
+    for arch in args.arch:
+        find_spec(arch)
     unknown = [mode for mode in modes if mode not in _MODES]
     if unknown or not modes:
         what = f"{unknown[0]!r} is none of" if unknown else "give one or more of"
@@ -148,7 +153,7 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("modes", nargs="*", metavar="MODE", help=f"{', '.join(_MODES)}")
     add("--all", action="store_true", help=f"all of them, and write {_REPORT}")
-    add("--arch", default="hrnet_w18", help="one of the nine networks")
+    add("--arch", nargs="+", default=["hrnet_w18"], help="of the nine networks")
     add("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"), help="where")
     precisions = ("auto", "fp32", "hf32", "fp16", "bf16")
     add("--precision", default="auto", choices=precisions, help="of both sides")

@@ -194,8 +194,9 @@ def floor_lines(task: Task, rows: Sequence[Row]) -> list[str]:
         limit = "arithmetic" if floor.arithmetic_s > floor.traffic_s else "memory traffic"
         share = 100 * images_per_s / floor.images_per_s
         lines.append(
-            f"{mode}: {images_per_s:.4g} images/s, {share:.0f} % of the {floor.images_per_s:.4g} "
-            f"that {limit} alone would take at the rates of a large matrix product and copy here: "
+            f"{mode}, {task.arch}: {images_per_s:.4g} images/s, {share:.0f} % of the "
+            f"{floor.images_per_s:.4g} that {limit} alone would take at the rates of a large "
+            "matrix product and copy here: "
             f"{rates.multiply_adds_per_s / 1e9:.4g} G multiply-adds/s, "
             f"{rates.bytes_per_s / 1e9:.4g} GB/s"
         )

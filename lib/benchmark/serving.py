@@ -36,6 +36,7 @@ _NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 class Models:
     """One network in three forms, for batches of one size."""
 
+    arch: str
     network: nn.Module
     float32: Path
     int8: Path | None
@@ -71,7 +72,7 @@ def make_models(
     if int8 is not None:
         quantize_int8(float32, int8, calibration=[Picture(path) for path in calibration])
     size = config.MODEL.IMAGE_SIZE[0]
-    return Models(network, float32, int8, batch, size, checkpoint is not None)
+    return Models(config.MODEL.NAME, network, float32, int8, batch, size, checkpoint is not None)
 
 
 def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:
@@ -135,7 +136,7 @@ def measure_against(
     return [
         compare(
             "infer",
-            f"{_NAMES[backend]}, {form}, batch {models.batch}",
+            f"{models.arch}, {_NAMES[backend]}, {form}, batch {models.batch}",
             ours=_served(path, models, backend),
             peer=eager,
             num_items=_BATCHES_A_ROUND * models.batch,

@@ -31,6 +31,8 @@ _MINIMUM = {
     "TRAIN.SAVE_EVERY_STEPS": 0,
     "TEST.BATCH_SIZE_PER_GPU": 1,
     "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
+    "DATASET.VAL_SHARE": 0.0,
+    "DATASET.SPLIT_SEED": 0,
     "AUG.MIXUP": 0.0,
     "AUG.CUTMIX": 0.0,
     "TRAIN.LABEL_SMOOTHING": 0.0,
@@ -69,6 +71,8 @@ def check(config: CfgNode) -> None:
     low, high = config.AUG.CROP_RATIO if len(config.AUG.CROP_RATIO) == 2 else (0, 0)
     if not 0 < low <= high:
         raise ValueError(f"AUG.CROP_RATIO: {config.AUG.CROP_RATIO} must be [low, high] above 0")
+    if config.DATASET.VAL_SHARE >= 1:
+        raise ValueError(f"DATASET.VAL_SHARE: {config.DATASET.VAL_SHARE} must be below 1")
     for path in _PROBABILITIES:
         if not 0 <= value_at(config, path) <= 1:  # type: ignore[operator]
             raise ValueError(

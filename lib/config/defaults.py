@@ -22,6 +22,8 @@ DATASET:
   ROOT: ''                 # used where no data path is given on the command line
   TRAIN_SET: train
   TEST_SET: val
+  VAL_SHARE: 0.0           # of each class in TRAIN_SET, set aside in place of TEST_SET; 0: none
+  SPLIT_SEED: 0            # which pictures those are
   BAD_IMAGES: skip         # skip | fail: what a picture that cannot be decoded means
   BAD_IMAGES_MAX_SHARE: 0.01
   DECODER: auto            # of training pictures: fast | pillow; auto: fast where it is installed

@@ -1,10 +1,10 @@
 """Data sets, loaders and their book-keeping; the public names of the sub-modules in one place.
 
 `lists`: which pictures there are; `packed`: those in tar shards; `sources`: which of
-the two a data path holds. `samplers`: in which order they come. `loading`: from files to
-batches. `decoding`: from a file to a training picture. `augmenting`: what else
-is done to it. `bad_images`: what happens to files that
-can't be decoded. `normalize`: the last step of the preprocessing, on the device.
+the two a data path holds; `splitting`: validation pictures set aside. `samplers`: in which order
+they come. `loading`: from files to batches. `decoding`: from a file to a training picture.
+`augmenting`: what else is done to it. `bad_images`: what happens to files that can't be decoded.
+`normalize`: the last step of the preprocessing, on the device.
 """
 
 from lib.data.augmenting import Extras
@@ -15,6 +15,7 @@ from lib.data.loading import Batch, LoaderOptions, eval_loader, num_workers, tra
 from lib.data.normalize import Normalize
 from lib.data.samplers import EvalBatches, TrainBatches
 from lib.data.sources import read_train_val, read_val
+from lib.data.splitting import SetAside
 
 __all__ = [
     "BadImage",
@@ -25,6 +26,7 @@ __all__ = [
     "ImageList",
     "LoaderOptions",
     "Normalize",
+    "SetAside",
     "TrainBatches",
     "choose_decoder",
     "eval_loader",

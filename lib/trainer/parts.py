@@ -21,7 +21,7 @@ from lib.assembly import (
     place,
 )
 from lib.checkpoint import Position, restore_rng_states
-from lib.data import ImageList, TrainBatches, read_train_val
+from lib.data import ImageList, SetAside, TrainBatches, read_train_val
 from lib.distributed import Processes
 from lib.log import EpochStats
 from lib.metrics import Metrics
@@ -110,7 +110,10 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     is told before the network is built.
     """
     images, val_images = read_train_val(
-        request.data_path, train_set=config.DATASET.TRAIN_SET, val_set=config.DATASET.TEST_SET
+        request.data_path,
+        train_set=config.DATASET.TRAIN_SET,
+        val_set=config.DATASET.TEST_SET,
+        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
     )
     num_classes = class_count(config, images.class_names)
     start = find_start(config, request, processes)
@@ -118,14 +121,13 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     check_same_start(start, processes)
     seed = start.seed(config.SEED)
     torch.manual_seed(seed)
-    device = processes.device
     computing = build_computing(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
     precision = computing.precision
     network: nn.Module = build_model(config, num_classes)
     started = start.load_into(network, new_head=config.MODEL.NUM_CLASSES > 0)
     if config.TRAIN.CHECKPOINT_ACTIVATIONS:
         checkpoint_activations(network)
-    place(network, device, config.TRAIN.MEMORY_FORMAT)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     objective = build_objective(config, processes, images, seed=seed)
     schedule = step_schedule(
         config.TRAIN.LR,
@@ -138,7 +140,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
         network,
         OptimizerOptions(train.OPTIMIZER, train.WD, train.MOMENTUM, train.NESTEROV),
         learning_rate=schedule.base,
-        device=device,
+        device=processes.device,
         fused=not precision.uses_apex,
     )
     network, optimizer = precision.prepare(network, plain_optimizer)

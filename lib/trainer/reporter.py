@@ -64,6 +64,8 @@ class Reporter:
         names = self._parts.images.class_names
         log.write_json({n: i for i, n in enumerate(names)}, self._folder / run_folder.CLASSES)
         write_atomically(self._config.dump().encode(), self._folder / run_folder.CONFIG)
+        if self._config.DATASET.VAL_SHARE:
+            self._write_split()
         self._introduce()
 
     def close(self) -> None:
@@ -167,6 +169,12 @@ class Reporter:
             f"nothing is left to train; results, logs and weights are in {self._folder}"
         )
         return True
+
+    def _write_split(self) -> None:
+        parts = {"train": self._parts.images, "val": self._parts.val_images}
+        lines = [f"{part}\t{path}" for part, images in parts.items() for path in images.paths]
+        text = "\n".join(["part\tfile", *lines, ""])
+        write_atomically(text.encode(errors="surrogateescape"), self._folder / run_folder.SPLIT)
 
     def _set_aside_older_run(self) -> None:
         start = self._parts.start

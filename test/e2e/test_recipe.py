@@ -17,6 +17,7 @@ from test_resume import assert_bit_equal
 from lib.checkpoint import load_training_state
 from lib.config import load_config
 from lib.files import sha256_of
+from lib.mixing import Mix, Mixing
 from lib.models.build import build_model
 from lib.models.hrnet import build_hrnet, find_spec
 from lib.trainer import run
@@ -79,6 +80,25 @@ def test_a_run_with_everything_on_that_is_stopped_in_an_epoch_goes_on_bit_equal(
     assert done.returncode == 0, done.stderr
     assert "goes on at epoch 0 step 3" in done.stdout and "[Warning]" not in done.stdout
     assert_bit_equal(tmp_path, alone)
+
+
+def test_every_step_of_every_epoch_draws_its_own_mix(
+    arguments: tuple[object, ...],
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, asked = Mixing.draw, []
+
+    def draw(self: Mixing, epoch: int, step: int, **size: int) -> Mix | None:
+        asked.append((epoch, step))
+        return plain(self, epoch, step, **size)
+
+    monkeypatch.setattr(Mixing, "draw", draw)
+    more = ("--train_epochs", 2, "--stop_step", 9, "DISTILL.TEACHER", "")
+    done = run_script(*arguments, "--out", tmp_path, *more)
+    assert done.returncode == 0, done.stderr
+    assert asked == [*((0, step) for step in range(7)), (1, 0), (1, 1)]
 
 
 def test_another_teacher_after_a_resume_is_remarked_by_the_sum_in_the_checkpoint(

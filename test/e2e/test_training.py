@@ -535,3 +535,24 @@ def test_it_learns_real_photos_and_valid_repeats_the_best_accuracy(
         assert done.returncode == 0, done.stderr
         assert result_of(out)["accuracy_top1"] == trained["best_accuracy_top1"]
         assert result_of(out)["num_images_used"] == 100
+
+
+def test_a_validation_part_is_set_aside_written_down_and_evaluated_again(
+    tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """As the data of people who only have a folder of class folders."""
+    out, settings = tmp_path / "run", ("DATASET.TRAIN_SET", ".", "DATASET.VAL_SHARE", 0.3)
+    done = run_script(TRAIN, tiny_data / "train", "--cfg", tiny_yaml, "--out", out, *settings)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in (out / "split.tsv").read_text().splitlines()[1:]]
+    aside = {Path(path) for part, path in rows if part == "val"}
+    assert [sum(path.parent.name == f"c{n}" for path in aside) for n in range(3)] == [3, 3, 2]
+    assert {Path(path) for _, path in rows} == set((tiny_data / "train").rglob("*.png"))
+    done = run_script(
+        VALID, tiny_data / "train", "--cfg", out / "config.yaml", "--out", tmp_path / "eval",
+        "--testModel", out / "model_best.pth.tar",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "eval" / "result.json").read_text())
+    best = json.loads((out / "result.json").read_text())["best_accuracy_top1"]
+    assert (again["num_images_expected"], again["accuracy_top1"]) == (8, best)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RunScript
+from conftest import RunScript, write_pictures
 
-from lib.benchmark import network
+from lib.benchmark import loading, network, serving
 from lib.benchmark.floor import Rates, floor_of
 from lib.benchmark.network import Task
 from lib.benchmark.rounds import Row
@@ -62,13 +62,36 @@ def test_the_table_the_json_and_the_floor_come_out(run_script: RunScript, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())
-    served = [f"{name}, float32, batch 2" for name in ("ONNX Runtime", "OpenVINO")]
+    served = [
+        f"hrnet_w18_small_v1, {name}, float32, batch 2" for name in ("ONNX Runtime", "OpenVINO")
+    ]
     assert [row["mode"] for row in rows] == ["train", "infer", "infer", "infer"]
     assert [row["case"] for row in rows[2:]] == served
     assert {"mode", "case", "ours", "peer", "ratio", "unit", "goal_row"} <= rows[0].keys()
     assert "| train: hrnet_w18_small_v1, 32, batch 2, fp32 | timm, eager" in done.stdout
     floors = done.stdout.splitlines()[-2:]
-    assert [line.split(":")[0] for line in floors] == ["train", "infer"]
+    assert [line.split(":")[0] for line in floors] == [
+        "train, hrnet_w18_small_v1",
+        "infer, hrnet_w18_small_v1",
+    ]
+
+
+def test_several_networks_are_measured_in_turn_and_the_loader_once(
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def row(task, compiled):
+        return [Row("train", task.case, 2.0, 1.0, 2.0, "images/s", 1.0, "timm")]
+
+    calls: list[int] = []
+    monkeypatch.setattr(network, "measure_training", row)
+    monkeypatch.setattr(loading, "measure", lambda *_, **__: calls.append(1) or [])
+    write_pictures(tmp_path, 1)
+    words = ("--arch", "hrnet_w18", "hrnet_w48", "--device", "cpu", "--data_path", tmp_path)
+    done = run_script(SCRIPT, "train", "loader", *words, "--no_floor")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.rstrip().splitlines()[-2:]
+    assert [row.split(",")[0] for row in table] == ["| train: hrnet_w18", "| train: hrnet_w48"]
+    assert len(calls) == 1
 
 
 def test_a_report_names_machine_command_and_rows(
@@ -79,8 +102,6 @@ def test_a_report_names_machine_command_and_rows(
         monkeypatch.setattr(network, name, lambda task, compiled: [row])
     monkeypatch.setattr(network, "measure_memory", lambda task: [])
     monkeypatch.setattr(network, "timms_network", lambda task: None)
-    from lib.benchmark import loading, serving
-
     monkeypatch.setattr(serving, "make_models", lambda *_, **__: None)
     monkeypatch.setattr(serving, "measure_against", lambda *_, **__: [])
     monkeypatch.setattr(loading, "measure", lambda *_, **__: [])
@@ -88,8 +109,6 @@ def test_a_report_names_machine_command_and_rows(
 
     monkeypatch.setattr(_init_paths, "ROOT", str(tmp_path))
     (tmp_path / "pictures").mkdir()
-    from conftest import write_pictures
-
     write_pictures(tmp_path / "pictures", 1)
     done = run_script(SCRIPT, "--all", *SMALL, "--data_path", tmp_path / "pictures", "--no_floor")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,55 @@
+"""lib/data/splitting.py: what is set aside, stratified, reproducible and disjoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib.data.lists import ImageList
+from lib.data.splitting import SetAside
+
+FOLDER = Path("/data/flowers")
+COUNTS = {"rose": 40, "lily": 10, "moss": 2, "fern": 1}
+
+
+def flowers(folder: Path = FOLDER, counts: dict[str, int] = COUNTS) -> ImageList:
+    names = tuple(sorted(counts))
+    pictures = [(f"{folder}/{n}/{i}.jpg", names.index(n)) for n in names for i in range(counts[n])]
+    paths, targets = zip(*pictures, strict=True)
+    return ImageList(paths, targets, names)
+
+
+def per_class(images: ImageList) -> dict[str, int]:
+    return {name: images.targets.count(i) for i, name in enumerate(images.class_names)}
+
+
+def test_each_class_gives_its_share_but_keeps_one_and_gives_one_if_it_can() -> None:
+    train, val = SetAside(0.2).split(flowers(), FOLDER)
+    assert per_class(val) == {"rose": 8, "lily": 2, "moss": 1, "fern": 0}
+    assert sorted([*train.paths, *val.paths]) == sorted(flowers().paths)
+    assert per_class(SetAside(0.99).split(flowers(), FOLDER)[0]) == dict.fromkeys(COUNTS, 1)
+
+
+def test_neither_the_place_of_the_data_nor_the_order_of_the_files_matters() -> None:
+    elsewhere = Path("/mnt/copy")
+    here = SetAside(0.2).split(flowers(), FOLDER)[1]
+    there = SetAside(0.2).split(flowers(elsewhere), elsewhere)[1]
+    assert [p.removeprefix(str(FOLDER)) for p in here.paths] == [
+        p.removeprefix(str(elsewhere)) for p in there.paths
+    ]
+    images = flowers()
+    turned = ImageList(images.paths[::-1], images.targets[::-1], images.class_names)
+    assert sorted(SetAside(0.2).split(turned, FOLDER)[1].paths) == sorted(here.paths)
+
+
+def test_another_seed_sets_others_aside_and_a_picture_more_moves_few() -> None:
+    first = set(SetAside(0.5).split(flowers(), FOLDER)[1].paths)
+    assert set(SetAside(0.5, seed=1).split(flowers(), FOLDER)[1].paths) != first
+    more = flowers(counts={**COUNTS, "rose": 41})
+    assert len(first - set(SetAside(0.5).split(more, FOLDER)[1].paths)) <= 1
+
+
+def test_single_pictures_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="no class has two pictures"):
+        SetAside(0.2).split(flowers(counts={"a": 1, "b": 1}), FOLDER)
