@@ -63,7 +63,7 @@ LEVELS = {
     ),
     3: ("distill", "evaluation", "export", "log", "objective", "plots", "weight_info"),
     4: ("engine", "offline", "report"),
-    5: ("assembly", "compare", "offline_infer", "packing"),
+    5: ("assembly", "compare", "finetuning", "offline_infer", "packing"),
     6: ("benchmark", "evaluator", "predict", "trainer"),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
