@@ -108,8 +108,10 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     )
     if is_main:
         measured = [measure(stats.predictions) for measure in measures if stats.predictions]
-        report = _report(config, request, computing, stats=stats, num_bad=num_bad)
-        report |= {"weights": str(file.path), "duration_s": round(time.monotonic() - began_s, 1)}
+        report = _report(
+            config, request, computing, weights=file.path, stats=stats, num_bad=num_bad
+        )
+        report |= {"duration_s": round(time.monotonic() - began_s, 1)}
         for extra in (input_choices, found.record, *(extra.record for extra in measured)):
             report |= extra
         log.write_json(report, request.folder / run_folder.RESULT)
@@ -169,13 +171,20 @@ def _remove_earlier_results(request: EvalRequest) -> None:
 
 
 def _report(
-    config: CfgNode, request: EvalRequest, computing: Computing, *, stats: EvalStats, num_bad: int
+    config: CfgNode,
+    request: EvalRequest,
+    computing: Computing,
+    *,
+    weights: Path,
+    stats: EvalStats,
+    num_bad: int,
 ) -> dict[str, object]:
     processes = computing.processes
     return {
         "kind": "eval",
         "network": config.MODEL.NAME,
         "config": request.name,
+        "weights": str(weights),
         "device": processes.device.type,
         "cards": processes.ranks.world_size,
         "batch_size": config.TEST.BATCH_SIZE_PER_GPU,

@@ -37,7 +37,7 @@ def main() -> int:
     from lib.weights import find_weights
 
     weights = config.TEST.MODEL_FILE or run / BEST
-    if environment.ranks.local_rank == 0:
+    if environment.ranks.local_rank == 0 and config.TEST.MODEL_FILE:
         find_weights(weights)  # the others wait for this process to join them
     request = EvalRequest(
         _common.data_path_of(args, config),

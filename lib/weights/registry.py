@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of all of them, for pixels in 0..1
+from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD  # of all of them
 TIMM, OFFICIAL, MMPRETRAIN, PADDLE = "timm", "HRNet", "mmpretrain", "PaddleClas"
 
 
