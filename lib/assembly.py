@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,16 +17,29 @@ from lib.data import (
     ImageList,
     LoaderOptions,
     Normalize,
+    SetAside,
     choose_decoder,
     eval_loader,
     has_fast_decoder,
     num_workers,
+    read_train_val,
     train_loader,
 )
 from lib.distributed import Processes
 from lib.objective import Computing
 from lib.precision import Precision
 from lib.transforms import eval_resize
+
+
+def read_images(config: CfgNode, data_path: Path | str) -> tuple[ImageList, ImageList]:
+    """Return the pictures to train on and to validate with; raises as `lib.data.read_train_val`."""
+    data = config.DATASET
+    return read_train_val(
+        data_path,
+        train_set=data.TRAIN_SET,
+        val_set=data.TEST_SET,
+        aside=SetAside(data.VAL_SHARE, data.SPLIT_SEED),
+    )
 
 
 def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) -> Computing:

@@ -10,8 +10,8 @@ import _common
 from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser
-from lib.environment import Environment
-from lib.launch import Cluster
+from lib.environment import Environment, read_environment
+from lib.launch import Cluster, end_with_parent
 from lib.run_folder import LOGS
 
 KEYS = {
@@ -41,6 +41,18 @@ def add_training_options(parser: ArgumentParser) -> None:
     add("--pretrained", help="weights to start from: a file, a name of weights.py, or an address")
     add("--resume", type=Path, help="checkpoint.pth.tar to continue")
     add("--auto_resume", action="store_true", help="continue the run folder's checkpoint if there")
+
+
+def begin(args: argparse.Namespace) -> Environment:
+    """Return the environment of this process, which ends with its launcher if it has one.
+
+    Raises ValueError for machines and cards that cannot be, before anything is read.
+    """
+    environment = read_environment()
+    if environment.launched:
+        end_with_parent()
+    cluster_of(args)
+    return environment
 
 
 def cluster_of(args: argparse.Namespace) -> Cluster:

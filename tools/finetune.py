@@ -15,23 +15,17 @@ from tqdm import tqdm
 
 from lib.cli import ArgumentParser, run_script
 from lib.config import default_run_folder
-from lib.environment import read_environment
-from lib.launch import end_with_parent
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 RECIPE = Path(_init_paths.ROOT) / "experiments" / "finetune.yaml"
-_KEYS = {option: keys for option, keys in _training.KEYS.items() if option != "pretrained"}
 
 
 def main() -> int:
     """Find out what the folder and the weights are, say it, and train."""
     args = _parse()
-    environment = read_environment()
-    if environment.launched:
-        end_with_parent()
-    _training.cluster_of(args)  # raises for numbers that cannot be, before all else
+    environment = _training.begin(args)
     data_path = _common.given_data_path(args)
     if data_path is None:
         raise ValueError("no data path: give the folder that holds your class folders")
@@ -39,9 +33,9 @@ def main() -> int:
     from lib.finetuning import NONE, folder_settings, network_settings  # loads torch
 
     found = [*folder_settings(data_path), *network_settings(args.pretrained, args.arch)]
-    if args.pretrained not in (None, NONE):
-        found += ["MODEL.PRETRAINED", args.pretrained]
-    config = _common.configured(args, environment, _KEYS, found=found)
+    if args.pretrained == NONE:
+        args.pretrained = None  # said by `found`
+    config = _common.configured(args, environment, _training.KEYS, found=found)
     folder = args.out or default_run_folder(config, args.cfg)
     if not environment.launched:
         _introduce(args, config)
@@ -50,15 +44,10 @@ def main() -> int:
 
 
 def _introduce(args: argparse.Namespace, config: CfgNode) -> None:
-    from lib.data import SetAside, read_train_val
+    from lib.assembly import read_images
     from lib.finetuning import survey
 
-    images, val_images = read_train_val(
-        _common.data_path_of(args, config),
-        train_set=config.DATASET.TRAIN_SET,
-        val_set=config.DATASET.TEST_SET,
-        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
-    )
+    images, val_images = read_images(config, _common.data_path_of(args, config))
     for line in survey(images, val_images, progress=_with_bar):
         print(line, flush=True)
 

@@ -10,8 +10,6 @@ import _training
 
 from lib.cli import ArgumentParser, run_script
 from lib.config import default_run_folder
-from lib.environment import read_environment
-from lib.launch import end_with_parent
 from lib.run_folder import PERFORMANCE
 
 _OLD_SCRIPTS_STOP_STEP = 200
@@ -20,10 +18,7 @@ _OLD_SCRIPTS_STOP_STEP = 200
 def main() -> int:
     """Parse the command line and train."""
     args = _parse()
-    environment = read_environment()
-    if environment.launched:
-        end_with_parent()
-    _training.cluster_of(args)  # raises for numbers that cannot be, before all else
+    environment = _training.begin(args)
     config = _common.configured(args, environment, _training.KEYS)
     folder = args.out or default_run_folder(config, args.cfg)
     if args.stop_step is not None:

@@ -38,7 +38,7 @@ def load_network(checkpoint: Path, cfg: Path | None, overrides: Sequence[str]) -
     than is said.
     """
     file = read_weights(checkpoint)
-    beside = checkpoint.with_name(CONFIG)
+    beside = file.path.with_name(CONFIG)
     path = cfg or (beside if beside.is_file() else None)
     config = load_config(path, overrides)
     if path is None:

@@ -15,8 +15,8 @@ from lib.assembly import build_computing, build_eval_loader, place
 from lib.cli import PartlyFailed
 from lib.data import Batch, ImageList
 from lib.distributed import Processes
-from lib.engine import Computing
 from lib.log import Console
+from lib.objective import Computing
 from lib.pictures import shorten
 from lib.plots import Tile, save_sheet
 from lib.predict import cam, writing

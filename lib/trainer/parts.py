@@ -19,9 +19,10 @@ from lib.assembly import (
     build_eval_loader,
     build_train_loader,
     place,
+    read_images,
 )
 from lib.checkpoint import Position, restore_rng_states
-from lib.data import ImageList, SetAside, TrainBatches, read_train_val
+from lib.data import ImageList, TrainBatches
 from lib.distributed import Processes
 from lib.ema import AveragedWeights
 from lib.log import EpochStats
@@ -130,12 +131,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     Raises ValueError and FileNotFoundError for data, settings or weights that do not fit; bad data
     is told before the network is built.
     """
-    images, val_images = read_train_val(
-        request.data_path,
-        train_set=config.DATASET.TRAIN_SET,
-        val_set=config.DATASET.TEST_SET,
-        aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
-    )
+    images, val_images = read_images(config, request.data_path)
     num_classes = class_count(config, images.class_names)
     start = find_start(config, request, processes)
     check_same_data(start, images.class_names, num_images=len(images))
