@@ -7,14 +7,13 @@ import math
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TRAIN, VALID, RunScript, write_pictures
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from simnpu.batch import sigterm_after
 
 from lib.trainer import reporter, run
 
@@ -68,22 +67,6 @@ def assert_bit_equal(first: Path, second: Path) -> None:
         assert differing == [], name
     for kind in ("interval", "epoch"):
         assert records(first, kind) == records(second, kind)
-
-
-@contextmanager
-def sigterm_after(step: int) -> Iterator[None]:
-    """Send this process a SIGTERM at the end of that optimizer step."""
-    steps = count(1)
-
-    def end_step(*_: object) -> None:
-        if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    hook = register_optimizer_step_post_hook(end_step)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 @pytest.fixture(scope="module", autouse=True)

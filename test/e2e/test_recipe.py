@@ -5,13 +5,12 @@ On an npu: test_npu_training.py.
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TRAIN, RunScript
+from simnpu.batch import sigterm_after
 from test_resume import assert_bit_equal
 
 from lib.checkpoint import load_training_state
@@ -20,7 +19,6 @@ from lib.files import sha256_of
 from lib.mixing import Mix, Mixing
 from lib.models.build import build_model
 from lib.models.hrnet import build_hrnet, find_spec
-from lib.trainer import run
 
 EVERYTHING = (
     "AUG.MIXUP", 0.4, "AUG.CUTMIX", 1.0, "AUG.MIX_PROB", 0.8, "AUG.AUTO", "randaugment",
@@ -58,22 +56,12 @@ def test_a_run_with_everything_on_that_is_stopped_in_an_epoch_goes_on_bit_equal(
     alone: Path,
     run_script: RunScript,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Pitfall 13: mixes, RandAugment and erasing are those of the steps that are left.
 
     The stop comes after the third step; pictures then come from two workers.
     """
-    plain, calls = run._Run._end_step, []
-
-    def signalled(self: object, *step: object) -> int:
-        calls.append(step)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, *step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run._Run, "_end_step", signalled)
+    with sigterm_after(3):
         stopped = run_script(*arguments, "--out", tmp_path)
     assert stopped.returncode == 143 and "Epoch: [0][2/7]" in stopped.stdout
     done = run_script(*arguments, "--out", tmp_path, "--auto_resume", "--workers", 2)

@@ -38,7 +38,7 @@ def run(job: dict) -> dict:
         stack.enter_context(redirect_stdout(stdout))
         stack.enter_context(redirect_stderr(stderr))
         if job["sigterm_after_step"]:
-            stack.enter_context(_sigterm_after(job["sigterm_after_step"]))
+            stack.enter_context(sigterm_after(job["sigterm_after_step"]))
         code = _exit_code(sys.argv[0])
     os.environ.clear()
     os.environ.update(environment)
@@ -65,7 +65,7 @@ def _exit_code(script: str) -> int:
 
 
 @contextmanager
-def _sigterm_after(step: int) -> Iterator[None]:
+def sigterm_after(step: int) -> Iterator[None]:
     """Send this process a SIGTERM at the end of that optimizer step."""
     num_steps = itertools.count(1)
 
