@@ -1,4 +1,4 @@
-"""tools/train.py with all that changes pictures, labels and losses at once.
+"""tools/train.py with all that changes pictures, labels, losses, rates and weights at once.
 
 On an npu: test_npu_training.py.
 """
@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import TRAIN, RunScript
 from simnpu.batch import sigterm_after
-from test_resume import assert_bit_equal
+from test_optimising import RECIPE, assert_bit_equal
 
 from lib.checkpoint import load_training_state
 from lib.config import load_config
@@ -21,9 +21,9 @@ from lib.models.build import build_model
 from lib.models.hrnet import build_hrnet, find_spec
 
 EVERYTHING = (
-    "AUG.MIXUP", 0.4, "AUG.CUTMIX", 1.0, "AUG.MIX_PROB", 0.8, "AUG.AUTO", "randaugment",
+    *RECIPE, "AUG.MIXUP", 0.4, "AUG.CUTMIX", 1.0, "AUG.MIX_PROB", 0.8, "AUG.AUTO", "randaugment",
     "AUG.ERASE", 0.5, "TRAIN.LABEL_SMOOTHING", 0.1, "TRAIN.CLASS_WEIGHTS", "balanced",
-    "DISTILL.WEIGHT", 0.6, "DISTILL.TEMPERATURE", 2, "--train_epochs", 1, "PRINT_FREQ", 1,
+    "DISTILL.WEIGHT", 0.6, "DISTILL.TEMPERATURE", 2, "--train_epochs", 1, "--workers", 2,
 )  # fmt: skip
 
 
@@ -57,14 +57,14 @@ def test_a_run_with_everything_on_that_is_stopped_in_an_epoch_goes_on_bit_equal(
     run_script: RunScript,
     tmp_path: Path,
 ) -> None:
-    """Pitfall 13: mixes, RandAugment and erasing are those of the steps that are left.
+    """Pitfall 13: mixes, RandAugment, erasing, rates and averages are those of the steps left.
 
-    The stop comes after the third step; pictures then come from two workers.
+    The stop comes after the third step, with two workers ahead of it.
     """
     with sigterm_after(3):
         stopped = run_script(*arguments, "--out", tmp_path)
     assert stopped.returncode == 143 and "Epoch: [0][2/7]" in stopped.stdout
-    done = run_script(*arguments, "--out", tmp_path, "--auto_resume", "--workers", 2)
+    done = run_script(*arguments, "--out", tmp_path, "--auto_resume")
     assert done.returncode == 0, done.stderr
     assert "goes on at epoch 0 step 3" in done.stdout and "[Warning]" not in done.stdout
     assert_bit_equal(tmp_path, alone)
