@@ -16,6 +16,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from lib.allocator import keep_freed_memory
 from lib.cli import torch_npu_refusal
 
 KINDS = ("npu", "cuda", "cpu")
@@ -78,8 +79,13 @@ def memory_format(device: torch.device, wanted: str = "auto") -> torch.memory_fo
 
 
 def configure(device: torch.device, *, cudnn_benchmark: bool, cudnn_deterministic: bool) -> None:
-    """Set what must stand before the model moves: cuDNN's choices, npu's compile mode."""
-    if device.type == "cuda":
+    """Set what must stand before the model moves: cuDNN's choices, npu's compile mode.
+
+    On the cpu, freed memory is kept for the next step.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif device.type == "cuda":
         torch.backends.cudnn.benchmark = cudnn_benchmark and not cudnn_deterministic
         torch.backends.cudnn.deterministic = cudnn_deterministic
     elif device.type == "npu":

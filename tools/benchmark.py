@@ -34,11 +34,12 @@ def main() -> int:
 
     from lib.benchmark.network import Task, floor_lines
     from lib.benchmark.rounds import machine, markdown
-    from lib.device import describe, select_device
+    from lib.device import configure, describe, select_device
     from lib.files import write_atomically, write_json
     from lib.precision import Precision
 
     device = select_device(args.device)
+    configure(device, cudnn_benchmark=True, cudnn_deterministic=False)
     precision = Precision(args.precision, device).name
     batch = args.batch or (16 if device.type == "cpu" else 256)
     tasks = [

@@ -30,10 +30,11 @@ def main() -> int:
     from lib.benchmark.network import Task
     from lib.benchmark.rounds import machine
     from lib.config import load_config
-    from lib.device import describe, select_device
+    from lib.device import configure, describe, select_device
 
     config = load_config(args.cfg, args.overrides)
     device = select_device(args.device)
+    configure(device, cudnn_benchmark=True, cudnn_deterministic=False)
     batches = args.batches or _BATCHES.get(device.type, _ACCELERATOR_BATCHES)
     task = Task(config.MODEL.NAME, device, "fp32", 1, config.MODEL.IMAGE_SIZE[0], 1)
     print(f"{machine(num_cores())}; {describe(device)}; {task.arch}, {task.image_size}", flush=True)

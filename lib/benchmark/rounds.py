@@ -20,6 +20,12 @@ import torch
 
 Work = Callable[[], object]
 
+# As /proc/cpuinfo names them: wide vectors, products of bytes and of bfloat16.
+_FAST_INSTRUCTIONS = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimd", "sve", "asimddp", "i8mm", "bf16"),
+)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -135,14 +141,22 @@ def peer_module(name: str) -> ModuleType:
 
 def machine(num_cores: int) -> str:
     """Return what the figures were measured on, in a line."""
-    python = platform.python_version()
-    return f"{_processor()}, {num_cores} cores, {platform.system()}, Python {python}"
-
-
-def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        about = ""
+    python = platform.python_version()
+    return f"{processor(about)}, {num_cores} cores, {platform.system()}, Python {python}"
+
+
+def processor(about: str) -> str:
+    """Return the processor's name and what of its instructions decides on speed here.
+
+    Args:
+        about: what /proc/cpuinfo says; empty where there is none.
+    """
+    fields = [line.partition(":") for line in about.splitlines()]
+    values = {key.strip(): value.strip() for key, _, value in reversed(fields)}
+    flags = values.get("flags", values.get("Features", "")).split()
+    fast = ", ".join(flag for flag in _FAST_INSTRUCTIONS if flag in flags)
+    return values.get("model name", platform.machine()) + (f" ({fast})" if fast else "")

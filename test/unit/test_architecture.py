@@ -23,6 +23,7 @@ SOURCES = [*LIB, *TOOLS, *sorted(REPO.glob("*.py"))]
 LEVELS = {
     # What knows nothing of devices: settings, the network, the pictures, the command line.
     0: (
+        "allocator",
         "case_report",
         "cli",
         "config",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from conftest import RunScript, write_pictures
 from lib.benchmark import loading, network, serving
 from lib.benchmark.floor import Rates, floor_of
 from lib.benchmark.network import Task
-from lib.benchmark.rounds import Row
+from lib.benchmark.rounds import Row, processor
 from lib.model_info import ModelInfo
 from lib.models.hrnet import ARCHS
 
@@ -134,3 +135,13 @@ def test_what_it_cannot_measure_is_one_line(run_script: RunScript, words, said) 
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert said in line
+
+
+def test_a_processor_is_named_with_the_instructions_that_decide() -> None:
+    """Two machines of one model name differ threefold in int8 where one lacks avx512_vnni."""
+    about = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512f avx512_vnni\n"
+    others = about.replace("Some", "Another").replace("avx512_vnni", "")
+    assert processor(f"{about}\n{others}") == "Some CPU (avx2, avx512f, avx512_vnni)"
+    arm = "processor\t: 0\nFeatures\t: fp asimd asimddp\n"
+    assert processor(arm) == f"{platform.machine()} (asimd, asimddp)"
+    assert processor("") == platform.machine()

@@ -213,7 +213,7 @@ def test_hf32_is_switched_for_convolutions_and_products_alike(allowed, npu, monk
     assert cudnn.allow_tf32 is cuda.matmul.allow_tf32 is allowed
 
 
-def test_nothing_needs_to_be_set_on_the_cpu(monkeypatch):
+def test_no_setting_of_an_accelerator_is_touched_on_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.backends, "cudnn", None)
     devices.configure(CPU, cudnn_benchmark=True, cudnn_deterministic=True)
     devices.allow_hf32(CPU, True)
