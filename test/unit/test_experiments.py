@@ -31,7 +31,8 @@ PUBLISHED_ERRORS = {
 STRONGER = {
     "cls_hrnet_w18_cosine_cutmix_x300": ("hrnet_w18", (77.9,)),
     "cls_hrnet_w48_cosine_cutmix_x300": ("hrnet_w48", (81.1,)),
-    "cls_hrnet_w18_ssld": ("hrnet_w18", (81.2, 83.6)),
+    "cls_hrnet_w18_ssld": ("hrnet_w18", (81.2,)),
+    "cls_hrnet_w48_ssld": ("hrnet_w48", (83.6,)),
 }
 each_stronger = pytest.mark.parametrize("name", STRONGER)
 each_file = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
@@ -134,8 +135,9 @@ def test_the_published_part_of_the_cosine_recipes_is_there(width):
     assert config.AUG.CUTMIX > 0 and config.AUG.MIXUP == 0
 
 
-def test_the_published_part_of_ssld_is_there():
-    config = load_config(FOLDER / "cls_hrnet_w18_ssld.yaml")
+@pytest.mark.parametrize("width", [18, 48])
+def test_the_published_part_of_ssld_is_there(width):
+    config = load_config(FOLDER / f"cls_hrnet_w{width}_ssld.yaml")
     assert (config.DISTILL.LOSS, config.DISTILL.WEIGHT) == ("js", 1.0)
     assert (config.DISTILL.ARCH, config.TRAIN.SCHEDULE) == ("timm/resnext101_32x16d", "cosine")
     assert config.DISTILL.TEACHER and not Path(config.DISTILL.TEACHER).is_absolute()
