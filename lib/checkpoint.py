@@ -155,7 +155,15 @@ def read_weights(source: Path | str) -> WeightFile:
     raises.
     """
     path = find_weights(source)
-    content = outer = _load(path)
+    try:
+        content = outer = _load(path)
+    except ValueError as error:
+        if path == Path(source):
+            raise
+        raise ValueError(
+            f"{error}; it was downloaded for {source}: if it is damaged, delete {path}, and the "
+            "next run fetches it anew"
+        ) from None
     for key in _NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -76,22 +76,33 @@ class WeightHandler(RangeHandler):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         is_same = self.headers.get("If-Range", tag) == tag or fault == "any tag"
         if not asked or not is_same or fault == "no parts":
-            self._answer(200, headers, content, is_half=fault in ("half", "no tag"))
+            is_half = fault in ("half", "no tag", "half without length")
+            says_length = fault != "half without length"
+            self._answer(200, headers, content, is_half=is_half, says_length=says_length)
             return
         first = int(asked[1])
         if first >= len(content):
             self.send_error(416)
             return
-        headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        self._answer(206, headers, content[first:], is_half=fault == "half")
+        total = "*" if fault == "half of unknown" else len(content)
+        headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{total}"
+        is_half = fault in ("half", "half of unknown")
+        self._answer(206, headers, content[first:], is_half=is_half)
 
     def _answer(
-        self, status: int, headers: dict[str, str], body: bytes, *, is_half: bool = False
+        self,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        is_half: bool = False,
+        says_length: bool = True,
     ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if says_length:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if is_half:
             body, self.close_connection = body[: len(body) // 2], True

@@ -164,11 +164,11 @@ def _take_note(response: HTTPResponse, hops: _Hops, file: FileIO, note: Note, *,
         file.truncate(0)
         raise Interrupted("the server sends another part than it was asked for")
     if response.status == 206 and span:
-        note.num_bytes = int(span[2]) if span[2] != "*" else -1
+        note.num_bytes = int(span[2]) if span[2] != "*" else _announced(response, start=start)
     else:  # the whole file: the server knows no parts, or it is another file meanwhile
         file.truncate(0)
         start = 0
-        note.num_bytes = int(response.headers.get("Content-Length") or -1)
+        note.num_bytes = _announced(response, start=0)
     tag = response.headers.get("ETag", "")
     is_strong = tag and not tag.startswith("W/")
     note.validator = tag if is_strong else response.headers.get("Last-Modified", "")
@@ -177,6 +177,12 @@ def _take_note(response: HTTPResponse, hops: _Hops, file: FileIO, note: Note, *,
         stated = _SHA256.fullmatch(head.get("X-Linked-Etag", ""))
         note.sha256 = stated[1] if stated else note.sha256
     return start
+
+
+def _announced(response: HTTPResponse, *, start: int) -> int:
+    """The length of the file when all that the server means to send has come; -1: it isn't said."""
+    length = response.headers.get("Content-Length")
+    return start + int(length) if length else -1
 
 
 def _copy(response: HTTPResponse, file: FileIO, source: Source, note: Note) -> None:

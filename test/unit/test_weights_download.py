@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import hashlib
+import pickle
 import shutil
 import ssl
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request
 
+import numpy as np
 import pytest
 import torch
 from range_server import RangeServer, WeightHandler, serving
@@ -231,6 +234,62 @@ def test_files_that_are_cut_short_or_no_weights_are_refused_by_their_form(
         (site / name).write_bytes(content)
         assert expected in refused(f"{server.url}/{name}")
     assert left_in(cache) == []
+
+
+def pickled(form: str, path: Path) -> bytes:
+    """Weights as PaddlePaddle, and as torch before 1.6, writes them."""
+    if form == "pdparams":
+        return pickle.dumps({"a": np.arange(9_000, dtype=np.float32), "b": np.zeros(3)}, 2)
+    weights = {"a": torch.rand(100, 90), "n": torch.tensor(3), "h": torch.rand(5).half()}
+    weights["t"] = weights["a"].t()
+    content = {"state_dict": weights, "options": argparse.Namespace(lr=0.1), "lr": np.float64(1)}
+    content["network"] = torch.nn.Linear(2, 2)
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["pdparams", "pth"])
+def test_a_pickle_that_ends_early_is_refused_though_the_server_gives_no_length(
+    form: str, site: Path, server: RangeServer, cache: Path, tmp_path: Path
+) -> None:
+    content = pickled(form, tmp_path / "x.pth")
+    (site / f"x.{form}").write_bytes(content)
+    server.faults = ["half without length"]
+    assert f"{len(content) // 2} bytes" in refused(f"{server.url}/x.{form}")
+    assert left_in(cache) == []
+    for num_bytes in (len(content) - 1, 400, 30):
+        (site / f"y.{form}").write_bytes(content[:num_bytes])
+        assert f"{num_bytes} bytes" in refused(f"{server.url}/y.{form}")
+    (site / f"y.{form}").write_bytes(content + b".")
+    assert f"should have {len(content)}" in refused(f"{server.url}/y.{form}")
+    assert left_in(cache) == []
+    assert find_weights(f"{server.url}/x.{form}").read_bytes() == content
+
+
+@pytest.mark.parametrize("form", ["pdparams", "pth"])
+def test_a_part_of_an_unknown_whole_has_the_length_that_the_server_announces(
+    form: str, site: Path, server: RangeServer, tmp_path: Path
+) -> None:
+    content = pickled(form, tmp_path / "x.pth")
+    (site / f"x.{form}").write_bytes(content)
+    server.faults = ["half", "half of unknown"]
+    assert find_weights(f"{server.url}/x.{form}").read_bytes() == content
+    half = len(content) // 2
+    assert server.ranges[1:] == [f"bytes={half}-", f"bytes={half + (len(content) - half) // 2}-"]
+
+
+def test_a_damaged_file_in_the_cache_is_named_as_what_to_delete(
+    site: Path, server: RangeServer, tmp_path: Path
+) -> None:
+    (site / "x.pdparams").write_bytes(pickled("pdparams", tmp_path))
+    url = f"{server.url}/x.pdparams"
+    path = find_weights(url)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(ValueError, match=f"is damaged .*; it was downloaded for .*delete {path}"):
+        read_weights(url)
+    with pytest.raises(ValueError, match="is damaged") as error:
+        read_weights(path)
+    assert "delete" not in str(error.value), "a user's own file"
 
 
 def test_without_a_network_the_last_line_says_so_and_what_to_do(cache: Path, site: Path) -> None:
