@@ -75,10 +75,13 @@ class WeightHandler(RangeHandler):
         headers = {} if fault == "no tag" else {"ETag": tag}
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         is_same = self.headers.get("If-Range", tag) == tag or fault == "any tag"
+        if fault.startswith("no parts, "):
+            self._answer(200, headers, content, share=float(fault.removeprefix("no parts, ")))
+            return
         if not asked or not is_same or fault == "no parts":
-            is_half = fault in ("half", "no tag", "half without length")
+            share = 0.5 if fault in ("half", "no tag", "half without length") else 1.0
             says_length = fault != "half without length"
-            self._answer(200, headers, content, is_half=is_half, says_length=says_length)
+            self._answer(200, headers, content, share=share, says_length=says_length)
             return
         first = int(asked[1])
         if first >= len(content):
@@ -86,8 +89,8 @@ class WeightHandler(RangeHandler):
             return
         total = "*" if fault == "half of unknown" else len(content)
         headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{total}"
-        is_half = fault in ("half", "half of unknown")
-        self._answer(206, headers, content[first:], is_half=is_half)
+        share = 0.5 if fault in ("half", "half of unknown") else 1.0
+        self._answer(206, headers, content[first:], share=share)
 
     def _answer(
         self,
@@ -95,7 +98,7 @@ class WeightHandler(RangeHandler):
         headers: dict[str, str],
         body: bytes,
         *,
-        is_half: bool = False,
+        share: float = 1.0,
         says_length: bool = True,
     ) -> None:
         self.send_response(status)
@@ -104,8 +107,8 @@ class WeightHandler(RangeHandler):
         if says_length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if is_half:
-            body, self.close_connection = body[: len(body) // 2], True
+        if share < 1:
+            body, self.close_connection = body[: int(share * len(body))], True
         self.wfile.write(body)
 
 

@@ -27,8 +27,8 @@ from lib.weights.transfer import (
     size_of,
 )
 
-# Seconds before each further try; they are counted anew once something more has arrived.
-_WAITS_S = (0.0, 0.5, 1.0, 2.0, 4.0)
+# Seconds before each further try; they are counted anew once more has arrived than ever before.
+_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -118,15 +118,16 @@ def _fill(
     def keep_note() -> None:
         _note_path(part).write_text(json.dumps(asdict(note)), encoding="utf-8")
 
-    num_failed = 0
+    num_failed, most = 0, size_of(file)
     while True:
-        before = size_of(file)
         try:
             receive(source, file, note, keep_note=keep_note, say=say)
             return
         except Interrupted as error:
             reason = str(error)
-        num_failed = 0 if size_of(file) > before else num_failed
+        # A server without parts begins anew each time: what it sends again is no progress.
+        num_failed = 0 if size_of(file) > most else num_failed
+        most = max(most, size_of(file))
         if num_failed == len(_WAITS_S):
             kept = "; what has arrived is kept, the next run goes on from there"
             raise DownloadError(

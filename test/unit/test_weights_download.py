@@ -26,7 +26,7 @@ from lib.checkpoint import read_weights
 from lib.weights import download, find, find_weights, transfer
 from lib.weights.transfer import DownloadError
 
-NUM_WAITS = 5
+NUM_WAITS, WAITS_S = 5, download._WAITS_S
 PAGE = "<!DOCTYPE html><html><head><title>Sign in to\n the network</title></head></html>"
 
 
@@ -116,6 +116,19 @@ def test_more_breaks_than_tries_are_survived_as_long_as_something_arrives(
     (site / "x.safetensors").write_bytes(weight_bytes())
     server.faults = ["half"] * (NUM_WAITS + 4)
     assert find_weights(f"{server.url}/x.safetensors").read_bytes() == weight_bytes()
+
+
+def test_a_server_that_begins_anew_and_breaks_again_is_given_up_with_growing_waits(
+    site: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site / "x.safetensors").write_bytes(weight_bytes())
+    server.faults = ["no parts, 0.6", "no parts, 0.4"] * 10
+    monkeypatch.setattr(download, "_WAITS_S", WAITS_S)
+    waits_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits_s.append)
+    assert "(tried 6 times)" in refused(f"{server.url}/x.safetensors")
+    assert len(server.requests) == 1 + NUM_WAITS
+    assert waits_s == sorted(set(waits_s)) and len(waits_s) == NUM_WAITS and waits_s[0] > 0
 
 
 def test_the_next_process_goes_on_with_what_one_before_has_left(
