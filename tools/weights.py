@@ -6,6 +6,8 @@ WEIGHTS is a file of any usual form, a name that `list` shows, or an http(s) add
 from __future__ import annotations
 
 import argparse
+import filecmp
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, ArgumentParser, run_script
 from lib.files import open_atomically, write_whole
-from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, lookup
+from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, lookup, weight_suffix
 
 _BLOCK_BYTES = 1 << 20
 _HEADER = ("name", "network", "published by", "top-1", "top-5", "preprocessing", "cached")
@@ -25,7 +27,7 @@ def main() -> int:
     add = parser.add_argument
     add("command", choices=tuple(_COMMANDS), help="what to do")
     add("words", nargs="*", metavar="WORD", help="TEXT, NAME, WEIGHTS or WEIGHTS OUTPUT; see above")
-    add("--out", type=Path, metavar="PATH", help="get: copy the file there too, a file or folder")
+    add("--out", metavar="PATH", help="get: copy the file there too; without .pth, say, a folder")
     add("--cfg", type=Path, metavar="YAML", help="convert: their network, where it has no name")
     args = parser.parse_intermixed_args()
     command, num_words = _COMMANDS[args.command]
@@ -68,16 +70,36 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 def _get(args: argparse.Namespace) -> list[str]:
     path = find_weights(args.words[0])
-    entry = lookup(args.words[0])
-    if args.out is not None:
-        name = path.name if entry is None else f"{entry.name}{path.suffix}"
-        target = args.out / name if args.out.is_dir() else args.out
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "rb") as source, open_atomically(target) as copy:
-            while block := source.read(_BLOCK_BYTES):
-                write_whole(copy, block)
-        path = target
-    return [str(path)]
+    if args.out is None:
+        return [str(path)]
+    target = Path(args.out)
+    if args.out.endswith(os.sep) or target.is_dir() or not weight_suffix(target.name):
+        target /= _plain_name(path, lookup(args.words[0]))
+    _copy(path, target)
+    return [str(target)]
+
+
+def _plain_name(path: Path, entry: Entry | None) -> str:
+    if entry is None:
+        return path.name
+    return f"{entry.name}{weight_suffix(path.name) or path.suffix}"
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Raises ValueError where another file has that name, or its folder's."""
+    if target.parent.exists() and not target.parent.is_dir():
+        raise ValueError(f"{target.parent} is a file, not a folder: move it, or give another --out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        if not filecmp.cmp(path, target, shallow=False):
+            raise ValueError(
+                f"{target} is there already, of other content than {path}: move it, or give "
+                "another --out"
+            )
+        return
+    with open(path, "rb") as source, open_atomically(target) as copy:
+        while block := source.read(_BLOCK_BYTES):
+            write_whole(copy, block)
 
 
 def _inspect(args: argparse.Namespace) -> list[str]:

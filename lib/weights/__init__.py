@@ -1,6 +1,7 @@
 """Published weights by name: what there is, where it lies, the cache, and foreign names."""
 
 from lib.weights.find import cached, find_weights
+from lib.weights.forms import weight_suffix
 from lib.weights.names import converted
 from lib.weights.pdparams import read_pdparams
 from lib.weights.registry import DEFAULTS, ENTRIES, Entry, lookup
@@ -14,4 +15,5 @@ __all__ = [
     "find_weights",
     "lookup",
     "read_pdparams",
+    "weight_suffix",
 ]

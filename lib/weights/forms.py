@@ -15,6 +15,7 @@ from typing import IO
 
 _PAGE = re.compile(rb"\s*(<!doctype\s+html|<html|<head|<\?xml)", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_SUFFIXES = (".pth.tar", ".safetensors", ".pdparams", ".pth", ".pt", ".tar", ".bin")
 _PICKLE, _ZIP = b"\x80", b"PK"
 _MAX_TITLE = 60
 # What torch.save wrote before 1.6: five pickles, then each storage's length and numbers.
@@ -24,6 +25,11 @@ _ITEM_BYTES = MappingProxyType(
     | {"LongStorage": 8, "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1}
     | {"BoolStorage": 1, "UntypedStorage": 1, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}
 )
+
+
+def weight_suffix(name: str) -> str:
+    """Return the ending that weight files have, whole (`.pth.tar`); '' where a name has none."""
+    return next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
 
 
 def web_page_title(beginning: bytes) -> str | None:

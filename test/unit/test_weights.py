@@ -273,6 +273,39 @@ def test_list_shows_what_there_is_and_get_prints_where_it_is(
     assert got.stdout == f"{copy}\n" and copy.read_bytes() == weight_file.read_bytes()
 
 
+@pytest.mark.parametrize("out", ["weights/", "weights", "a/b.c"])
+def test_get_makes_the_folder_that_out_names(
+    out: str, home: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """The file in it keeps its whole ending."""
+    name = "hrnet_w18.official_cutmix"
+    kept = home / "torch" / "hub" / "checkpoints" / ENTRIES[name].url.rpartition("/")[2]
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"theirs")
+    for _ in range(2):
+        got = run_script(WEIGHTS, "get", name, "--out", f"{tmp_path}/{out}")
+        copy = tmp_path / out / f"{name}.pth.tar"
+        assert (got.returncode, got.stdout) == (0, f"{copy}\n"), got.stderr
+        assert copy.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    "out, taken, expected",
+    [
+        ("x.pth", "x.pth", "x.pth is there already, of other content"),
+        ("weights/", "weights", "weights is a file, not a folder"),
+    ],
+)
+def test_get_leaves_other_files_alone(
+    out: str, taken: str, expected: str, run_script: RunScript, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"mine")
+    (tmp_path / taken).write_bytes(b"older")
+    done = run_script(WEIGHTS, "get", tmp_path / "mine.pth", "--out", f"{tmp_path}/{out}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and expected in done.stderr
+    assert (tmp_path / taken).read_bytes() == b"older"
+
+
 def test_inspect_says_what_a_file_holds(
     hub: RangeServer, run_script: RunScript, weight_file: Path
 ) -> None:
