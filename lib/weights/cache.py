@@ -92,14 +92,14 @@ class HubPlace:
 def place_of(url: str, caches: CacheVariables, *, is_known: bool) -> Place:
     """Return where the file of an address is kept.
 
-    torch.hub names a file as its address ends. Where neither the registry knows the address nor a
-    hash stands in that name, it is told apart from others' `model.pth` by its address's hash.
+    torch.hub names a file as its address ends. Where the registry doesn't know the address, the
+    file is told apart from others' `model.pth` by its address's hash.
     """
     repository = hub_file(url, caches)
     if repository:
         return HubPlace(caches.hub, repository[0], revision=repository[1], name=repository[2])
     name = PurePosixPath(unquote(urlsplit(url).path)).name or "weights"
-    if not is_known and not hash_in_name(url):
+    if not is_known:
         name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}_{name}"
     return CheckpointPlace(caches.checkpoints, name)
 
@@ -115,6 +115,9 @@ def hub_file(url: str, caches: CacheVariables) -> tuple[str, str, str] | None:
 
 
 def hash_in_name(url: str) -> str:
-    """Return the first digits of the sha256 that the name of a file states; '' where none."""
+    """Return what may be the first digits of a file's sha256 in its name; '' where nothing may.
+
+    Decimal digits alone are rather a date.
+    """
     match = _HASH_IN_NAME.search(urlsplit(url).path.rpartition("/")[2])
-    return match[1] if match else ""
+    return match[1] if match and not match[1].isdecimal() else ""

@@ -7,10 +7,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.environment import CacheVariables, read_cache_variables
+from lib.files import sha256_of
 from lib.stores import is_url
 from lib.weights.cache import HUB, Place, hash_in_name, hub_file, place_of
 from lib.weights.download import download
-from lib.weights.registry import Entry, lookup, nearest
+from lib.weights.registry import ENTRIES, Entry, lookup, nearest
 from lib.weights.transfer import DownloadError, Source
 
 
@@ -26,7 +27,7 @@ def find_weights(wanted: Path | str) -> Path:
         return Path(text)
     if is_url(text):
         _check_address(text)
-        return _fetch(text)
+        return _fetch(next((entry for entry in ENTRIES.values() if entry.url == text), text))
     entry = lookup(text)
     if entry is None:
         raise FileNotFoundError(
@@ -64,8 +65,18 @@ def _fetch(wanted: Entry | str) -> Path:
     found = place.find()
     if found is not None:
         return found
-    sha256 = wanted.sha256 if isinstance(wanted, Entry) else hash_in_name(url)
-    return _download(Source(name, url, sha256), place, caches)
+    if isinstance(wanted, Entry):
+        return _download(Source(name, url, wanted.sha256), place, caches)
+    path = _download(Source(name, url), place, caches)
+    _warn_of_other_digits(path, url)
+    return path
+
+
+def _warn_of_other_digits(path: Path, url: str) -> None:
+    """Say where a name looks as torch.hub's do and the file is another; anybody may name so."""
+    digits = hash_in_name(url)
+    if digits and not sha256_of(path).startswith(digits):
+        _say(f"[Warning] {url} is not of the sha256 that its name may state, {digits}")
 
 
 def _download(source: Source, place: Place, caches: CacheVariables) -> Path:

@@ -170,6 +170,7 @@ def test_what_torch_has_fetched_is_found(home: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"theirs")
     assert find_weights("hrnet_w18.official") == path
+    assert find_weights(ENTRIES["hrnet_w18.official"].url) == path
 
 
 def test_a_file_that_is_not_what_the_hub_says_is_refused_and_removed(

@@ -23,9 +23,10 @@ from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save
 
 from lib.checkpoint import read_weights
-from lib.weights import download, find, find_weights, transfer
+from lib.weights import Entry, download, find, find_weights, transfer
 from lib.weights.transfer import DownloadError
 
+Publish = Callable[[str, str], None]
 NUM_WAITS, WAITS_S = 5, download._WAITS_S
 PAGE = "<!DOCTYPE html><html><head><title>Sign in to\n the network</title></head></html>"
 
@@ -53,6 +54,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setattr(download, "_WAITS_S", (0.0,) * NUM_WAITS)
     return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Gives weights at an address the name `published`, with the first digits of their sha256."""
+
+    def name(url: str, sha256: str) -> None:
+        entry = Entry("published", "hrnet_w18", "nobody", url, 0.0, None, "mit", sha256)
+        monkeypatch.setattr(find, "lookup", {"published": entry}.get)
+
+    return name
 
 
 def weight_bytes(seed: int = 0) -> bytes:
@@ -160,17 +172,17 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(
 
 
 def test_a_beginning_of_another_file_is_found_out_by_the_hash_and_fetched_anew(
-    site: Path, server: RangeServer
+    site: Path, server: RangeServer, publish: Publish
 ) -> None:
     """Where a server takes no notice of If-Range."""
-    digits = hashlib.sha256(weight_bytes(1)).hexdigest()[:8]
-    path = site / f"x-{digits}.safetensors"
+    path = site / "x.safetensors"
+    publish(f"{server.url}/x.safetensors", hashlib.sha256(weight_bytes(1)).hexdigest()[:8])
     path.write_bytes(weight_bytes(0))
     server.faults = ["half", *[503] * NUM_WAITS]
-    refused(f"{server.url}/{path.name}")
+    refused("published")
     path.write_bytes(weight_bytes(1))
     server.faults = ["any tag"]
-    assert find_weights(f"{server.url}/{path.name}").read_bytes() == weight_bytes(1)
+    assert find_weights("published").read_bytes() == weight_bytes(1)
     assert server.ranges[-1] is None
 
 
@@ -187,25 +199,41 @@ def test_a_server_without_parts_or_tags_sends_the_file_again(
 
 
 def test_a_part_longer_than_the_file_is_fetched_from_the_start(
-    site: Path, server: RangeServer
+    site: Path, server: RangeServer, publish: Publish
 ) -> None:
-    digits = hashlib.sha256(weight_bytes()).hexdigest()[:8]
-    path = site / f"x-{digits}.safetensors"
+    path = site / "x.safetensors"
+    publish(f"{server.url}/x.safetensors", hashlib.sha256(weight_bytes()).hexdigest())
     path.write_bytes(weight_bytes() * 4)
     server.faults = ["half", *[503] * NUM_WAITS]
-    refused(f"{server.url}/{path.name}")
+    refused("published")
     path.write_bytes(weight_bytes())
     server.faults = ["any tag"] * (NUM_WAITS + 1)
-    assert find_weights(f"{server.url}/{path.name}").read_bytes() == weight_bytes()
+    assert find_weights("published").read_bytes() == weight_bytes()
 
 
 def test_a_file_of_another_hash_is_refused_and_removed(
-    site: Path, server: RangeServer, cache: Path
+    site: Path, server: RangeServer, cache: Path, publish: Publish
 ) -> None:
     (site / "x-deadbeef.safetensors").write_bytes(weight_bytes())
-    said = refused(f"{server.url}/x-deadbeef.safetensors")
+    publish(f"{server.url}/x-deadbeef.safetensors", "deadbeef")
+    said = refused("published")
     assert "downloaded and removed: its sha256 is" in said and "published is deadbeef" in said
     assert left_in(cache) == []
+
+
+@pytest.mark.parametrize("digits, warns", [("20240115", False), ("deadbeef", True)])
+def test_digits_in_the_name_at_an_unknown_address_are_no_published_hash(
+    digits: str, warns: bool, site: Path, server: RangeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("a", "b"):
+        (site / folder).mkdir()
+        (site / folder / f"m-{digits}.safetensors").write_bytes(weight_bytes(ord(folder)))
+        url = f"{server.url}/{folder}/m-{digits}.safetensors"
+        assert find_weights(url).read_bytes() == weight_bytes(ord(folder))
+        warning = f"[Warning] {url} is not of the sha256 that its name may state, {digits}\n"
+        assert (warning in capsys.readouterr().err) == warns
+    assert find_weights(url).read_bytes() == weight_bytes(ord("b"))
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("status, expected", [(404, "404 Not Found"), (403, "wants a login")])
