@@ -65,13 +65,17 @@ class HubPlace:
         return self._root / "blobs" / f".{self._revision}.{self._name.replace('/', '--')}.part"
 
     def find(self) -> Path | None:
-        reference = self._root / "refs" / self._revision
-        commit = reference.read_text().strip() if reference.is_file() else self._revision
-        path = self._root / "snapshots" / commit / self._name
+        path = self._root / "snapshots" / (self._commit() or self._revision) / self._name
         return path if path.is_file() else None
 
+    def _commit(self) -> str:
+        """Return the commit that the revision stands for here; '' where none is known."""
+        reference = self._root / "refs" / self._revision
+        return reference.read_text().strip() if reference.is_file() else ""
+
     def keep(self, sha256: str, commit: str) -> Path:
-        commit = commit or sha256[:40]  # a mirror may not say which revision it sends
+        # A mirror may not say which revision it sends; what huggingface_hub knows stays as it is.
+        commit = commit or self._commit() or sha256[:40]
         blob = self.part.with_name(sha256)
         os.replace(self.part, blob)
         path = self._root / "snapshots" / commit / self._name

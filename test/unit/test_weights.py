@@ -194,6 +194,31 @@ def test_a_mirror_that_tells_no_revision_and_a_file_system_without_links_will_do
     assert path.read_bytes() == weight_file.read_bytes() and find_weights(NAME) == path
 
 
+def test_a_mirror_that_tells_no_revision_leaves_the_known_one_alone(
+    hub: RangeServer, home: Path, weight_file: Path
+) -> None:
+    root = home / "huggingface" / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(COMMIT)
+    (root / "snapshots" / COMMIT).mkdir(parents=True)
+    (root / "snapshots" / COMMIT / "config.json").write_text("{}")
+    hub.redirects[ON_HUB] = {"Location": "/model.safetensors"}
+    path = find_weights(NAME)
+    assert path == root / "snapshots" / COMMIT / "model.safetensors"
+    assert path.read_bytes() == weight_file.read_bytes() and find_weights(NAME) == path
+    assert (root / "refs" / "main").read_text() == COMMIT
+
+
+def test_an_address_that_names_a_commit_needs_no_reference(hub: RangeServer, home: Path) -> None:
+    address = ON_HUB.replace("/main/", f"/{COMMIT}/")
+    hub.redirects[address] = hub.redirects[ON_HUB]
+    path = find_weights(f"{hub.url}{address}")
+    root = home / "huggingface" / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
+    assert path == root / "snapshots" / COMMIT / "model.safetensors"
+    assert find_weights(f"{hub.url}{address}") == path
+    assert not (root / "refs").exists()
+
+
 def test_offline_is_respected_before_anything_is_asked_for(
     hub: RangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
