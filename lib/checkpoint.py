@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, TypeGuard
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ _NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 _HEAD = ("classifier.weight", "classifier.bias")
 _COUNTER = "num_batches_tracked"
+_NUM_AVERAGED = "n_averaged"  # a scalar that torch's AveragedModel keeps beside the weights
 # What torch.load raises for damaged files, as tried with flipped and missing bytes.
 _DAMAGES = (RuntimeError, EOFError, LookupError, TypeError, struct.error, zipfile.BadZipFile)
 
@@ -155,22 +156,14 @@ def read_weights(source: Path | str) -> WeightFile:
     raises.
     """
     path = find_weights(source)
-    try:
-        content = outer = _load(path)
-    except ValueError as error:
-        if path == Path(source):
-            raise
-        raise ValueError(
-            f"{error}; it was downloaded for {source}: if it is damaged, delete {path}, and the "
-            "next run fetches it anew"
-        ) from None
+    content = outer = _load(path) if path == Path(source) else _load_cached(path, source)
     for key in _NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a mapping of weights")
-    weights = {_bare(str(k)): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    weights = {_bare(str(name)): v for name, v in content.items() if _is_weight(v, name)}
     if not weights:
         raise ValueError(
             f"{path} holds no weights: its keys are {', '.join(map(str, content))[:200]}"
@@ -288,10 +281,25 @@ def _some(what: str, names: Sequence[str]) -> str:
     return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 
 
+def _is_weight(value: object, name: object) -> TypeGuard[torch.Tensor]:
+    is_count = name == _NUM_AVERAGED and isinstance(value, torch.Tensor) and value.dim() == 0
+    return isinstance(value, torch.Tensor) and not is_count
+
+
 def _bare(name: str) -> str:
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name
+
+
+def _load_cached(path: Path, source: Path | str) -> object:
+    try:
+        return _load(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; it was downloaded for {source}: if it is damaged, delete {path}, and the "
+            "next run fetches it anew"
+        ) from None
 
 
 def _load(path: Path) -> object:

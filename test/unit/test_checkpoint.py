@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from lib import checkpoint
 from lib.checkpoint import (
@@ -80,18 +81,22 @@ def test_a_full_disk_leaves_the_previous_file_and_no_debris(
 
 
 @pytest.mark.parametrize(
-    "form", ["bare", "state_dict", "model", "ema first", "module.", "compiled"]
+    "form", ["bare", "state_dict", "model", "ema first", "torchvision's ema", "module.", "compiled"]
 )
 def test_weights_are_read_from_every_usual_form(
     form: str, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     """Pitfall 28."""
     other = {name: torch.zeros_like(value) for name, value in weights.items()}
+    network = tiny_network()
+    network.load_state_dict(weights)
+    averaged = AveragedModel(network).state_dict()
     content = {
         "bare": weights,
         "state_dict": {"state_dict": weights, "epoch": 3},
         "model": {"model": weights, "optimizer": {}},
         "ema first": {"state_dict": other, "state_dict_ema": weights},
+        "torchvision's ema": {"model": other, "model_ema": averaged},
         "module.": {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
         "compiled": {f"module._orig_mod.{name}": value for name, value in weights.items()},
     }[form]
