@@ -17,7 +17,7 @@ from lib.data.bad_images import describe_failure
 from lib.data.packed import is_packed
 from lib.models.guess import guess_arch
 from lib.stores import is_url
-from lib.weights import lookup
+from lib.weights import published
 
 NONE = "none"  # --pretrained none: from scratch
 _VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
@@ -53,7 +53,7 @@ def network_settings(pretrained: str | None, arch: str | None) -> list[str]:
     """
     settings = ["MODEL.PRETRAINED", ""] if pretrained == NONE else []
     if arch is None and pretrained not in (None, NONE):
-        entry = lookup(str(pretrained)) if not Path(str(pretrained)).is_file() else None
+        entry = published(str(pretrained))
         arch = entry.arch if entry else guess_arch(read_weights(str(pretrained)).weights)
     return settings if arch is None else [*settings, "MODEL.NAME", arch]
 

@@ -15,7 +15,7 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, ArgumentParser, run_script
 from lib.files import open_atomically, write_whole
-from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, lookup, weight_suffix
+from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, published, weight_suffix
 
 _BLOCK_BYTES = 1 << 20
 _HEADER = ("name", "network", "published by", "top-1", "top-5", "preprocessing", "cached")
@@ -43,7 +43,7 @@ def main() -> int:
 
 def _list(args: argparse.Namespace) -> list[str]:
     text = "".join(args.words)
-    rows = [_row(entry) for entry in ENTRIES.values() if text in entry.name]
+    rows = [_row(entry) for entry in ENTRIES.values() if text.lower() in entry.name.lower()]
     if not rows:
         raise ValueError(f"no name has {text!r} in it; list without it shows all")
     widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
@@ -74,7 +74,7 @@ def _get(args: argparse.Namespace) -> list[str]:
         return [str(path)]
     target = Path(args.out)
     if args.out.endswith(os.sep) or target.is_dir() or not weight_suffix(target.name):
-        target /= _plain_name(path, lookup(args.words[0]))
+        target /= _plain_name(path, published(args.words[0]))
     _copy(path, target)
     return [str(target)]
 
@@ -105,7 +105,7 @@ def _copy(path: Path, target: Path) -> None:
 def _inspect(args: argparse.Namespace) -> list[str]:
     from lib.weight_info import inspect  # loads torch, which `list` and `get` do without
 
-    entry = lookup(args.words[0])
+    entry = published(args.words[0])
     return [*inspect(args.words[0]), *([] if entry is None else _facts(entry))]
 
 

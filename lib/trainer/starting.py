@@ -21,7 +21,7 @@ from lib.distributed import Processes
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
 from lib.run_folder import CHECKPOINT, is_signed
-from lib.weights import find_weights, lookup
+from lib.weights import find_weights, published
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def fetch_pretrained(config: CfgNode, request: TrainRequest) -> None:
     wants_own = request.auto_resume or config.TRAIN.RESUME
     if not wanted or request.resume or (wants_own and own.is_file()):
         return
-    entry = None if Path(wanted).is_file() else lookup(wanted)
+    entry = published(wanted)
     if entry is not None and ARCHS[entry.arch] != network_spec(config):
         raise ValueError(
             f"{wanted} is weights of {entry.arch}, but --cfg (MODEL.NAME) is another network, "

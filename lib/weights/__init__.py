@@ -1,6 +1,6 @@
 """Published weights by name: what there is, where it lies, the cache, and foreign names."""
 
-from lib.weights.find import cached, find_weights
+from lib.weights.find import cached, find_weights, published
 from lib.weights.forms import weight_suffix
 from lib.weights.names import converted
 from lib.weights.pdparams import read_pdparams
@@ -14,6 +14,7 @@ __all__ = [
     "converted",
     "find_weights",
     "lookup",
+    "published",
     "read_pdparams",
     "weight_suffix",
 ]

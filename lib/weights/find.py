@@ -47,6 +47,11 @@ def _check_address(url: str) -> None:
         raise ValueError(f"{url!r} is no address to download from: use https://HOST/PATH")
 
 
+def published(wanted: Path | str) -> Entry | None:
+    """Return the published weights that are meant; None for a file of that name, and for others."""
+    return None if Path(wanted).is_file() else lookup(str(wanted))
+
+
 def cached(entry: Entry) -> Path | None:
     """Return the file of published weights where it is in the cache already."""
     return place_of(entry.url, read_cache_variables(), is_known=True).find()

@@ -110,6 +110,8 @@ def _open(opener: OpenerDirector, source: Source, file: FileIO, note: Note) -> H
     except HTTPError as error:
         error.close()
         said = f"the server answers {error.code} {error.reason}"
+        if HTTPRedirectHandler.inf_msg in str(error.reason):
+            said = "its redirects lead back to where they began"
         if error.code == _RANGE_OF_ANOTHER_FILE:
             file.truncate(0)
         if error.code in _TEMPORARY:

@@ -285,7 +285,7 @@ def test_a_resumed_run_needs_no_pretrained_weights(
 def test_list_shows_what_there_is_and_get_prints_where_it_is(
     hub: RangeServer, run_script: RunScript, tmp_path: Path, weight_file: Path
 ) -> None:
-    listed = run_script(WEIGHTS, "list", "small_v1").stdout.splitlines()
+    listed = run_script(WEIGHTS, "list", "Small_V1").stdout.splitlines()
     assert [line.split()[0] for line in listed[1:4]] == [
         name for name in ENTRIES if "small_v1" in name
     ]
@@ -346,6 +346,14 @@ def test_inspect_says_what_a_file_holds(
         "accuracy   top-1 72.34%, top-5 90.688% (theirs, with 224 x 224, 87.5% crop, bilinear)",
     ):
         assert part in said, part
+
+
+def test_a_file_that_has_a_published_name_is_a_file(run_script: RunScript, tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.zeros(1)}, tmp_path / "hrnet_w18")
+    said = run_script(WEIGHTS, "inspect", "hrnet_w18", cwd=tmp_path).stdout
+    assert "file       hrnet_w18," in said and "published" not in said and "accuracy" not in said
+    got = run_script(WEIGHTS, "get", "hrnet_w18", "--out", "copies", cwd=tmp_path)
+    assert got.stdout == "copies/hrnet_w18\n"
 
 
 @pytest.mark.parametrize("arch", ARCHS)

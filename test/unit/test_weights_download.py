@@ -246,6 +246,13 @@ def test_an_answer_that_no_further_try_mends_is_said_at_once(
     assert len(server.requests) == 1 and left_in(cache) == []
 
 
+def test_redirects_in_a_circle_are_said_in_one_plain_sentence(server: RangeServer) -> None:
+    url = f"{server.url}/x.pth"
+    server.redirects = {"/x.pth": {"Location": "/y.pth"}, "/y.pth": {"Location": "/x.pth"}}
+    said = f"{url} cannot be downloaded: its redirects lead back to where they began; the file has"
+    assert refused(url).startswith(said)
+
+
 def test_a_proxys_page_in_place_of_the_file_is_told_by_its_title(
     site: Path, server: RangeServer, cache: Path
 ) -> None:
