@@ -38,7 +38,7 @@ class _OtherInput(nn.Module):
 
 
 def load_teacher(
-    path: Path,
+    source: Path | str,
     arch: str,
     distillation: Distillation,
     *,
@@ -49,21 +49,21 @@ def load_teacher(
     """Return the teacher on the CPU, tried with one picture.
 
     Args:
-        path: its weights.
+        source: its weights: a file, a name of published ones, or their address.
         arch: its network, for messages; `timm/<name>` is made by timm.
         build: makes any other network, with so many classes.
         class_names: the student's classes.
         image_size: side in pixels of what the student takes.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file or name.
         ValueError: timm is missing or doesn't know the name, the weights don't fit, the classes
             aren't the student's, or the network can't take such pictures.
     """
-    file = read_weights(path)
+    file = read_weights(source)
     if file.class_names is not None and file.class_names != class_names:
         raise ValueError(
-            f"DISTILL.TEACHER: {path} knows {len(file.class_names)} classes "
+            f"DISTILL.TEACHER: {file.path} knows {len(file.class_names)} classes "
             f"({', '.join(file.class_names[:3])}, ...), the data has {len(class_names)} "
             f"({', '.join(class_names[:3])}, ...): a teacher must know the same, in that order"
         )
@@ -75,7 +75,7 @@ def load_teacher(
     network.requires_grad_(False).eval()
     teacher = _with_own_input(network) if is_timms else network
     _try(teacher, arch, num_classes=num_classes, image_size=image_size)
-    digest = sha256_of(path)
+    digest = sha256_of(file.path)
     said = (
         f"teacher {arch}, {_source(file)}; loss {distillation.loss} at temperature "
         f"{distillation.temperature:g}, weight {distillation.weight:g}"

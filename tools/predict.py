@@ -60,7 +60,12 @@ def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("pictures", nargs="+", metavar="IMAGE|FOLDER|PATTERN", help="what to look at")
-    add("--checkpoint", "--testModel", type=Path, required=True, help="weight file")
+    add(
+        "--checkpoint",
+        "--testModel",
+        required=True,
+        help="weights: a file, a name of weights.py, or an address",
+    )
     add("--cfg", type=Path, help="experiment yaml of the network")
     add("--topk", type=int, default=5, help="how many classes to name")
     add("--out", type=Path, help="also write all to this .csv or .json")

@@ -74,7 +74,7 @@ TRAIN:
   COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
   SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
 DISTILL:
-  TEACHER: ''              # weights of a network to learn from, beside the labels or in their place
+  TEACHER: ''              # weights (file, name, address) to learn from, beside the labels or alone
   ARCH: ''                 # its network: a row of ARCHS, or timm/<name>; '': MODEL.NAME
   LOSS: js                 # js (Jensen-Shannon, as SSLD) | kl
   TEMPERATURE: 1.0

@@ -29,8 +29,8 @@ class Loaded:
     lines: tuple[str, ...]  # what was loaded and where its parts come from, to say
 
 
-def load_network(checkpoint: Path, cfg: Path | None, overrides: Sequence[str]) -> Loaded:
-    """Return the network of a weight file.
+def load_network(checkpoint: Path | str, cfg: Path | None, overrides: Sequence[str]) -> Loaded:
+    """Return the network of a weight file, of a name of published weights, or of their address.
 
     Its configuration is `cfg`, else the config.yaml beside the weights; without either, the
     weights' shapes tell the network. `overrides` go on top. Raises FileNotFoundError, and

@@ -34,7 +34,7 @@ class PredictRequest:
     """What the command line asks for. Raises ValueError for what does not go together."""
 
     pictures: tuple[str, ...]  # files, folders, patterns
-    checkpoint: Path
+    checkpoint: Path | str  # a file, a name of published weights, or their address
     cfg: Path | None = None
     overrides: tuple[str, ...] = ()  # of the configuration
     topk: int = 5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from torch import nn
 from yacs.config import CfgNode
@@ -52,7 +50,7 @@ def _teacher(config: CfgNode, class_names: tuple[str, ...]) -> Teacher:
         return build_model(config, num_classes)
 
     return load_teacher(
-        Path(distill.TEACHER),
+        distill.TEACHER,
         distill.ARCH or config.MODEL.NAME,
         Distillation(distill.LOSS, distill.TEMPERATURE, distill.WEIGHT),
         build=build,

@@ -92,9 +92,12 @@ class Start:
 def fetch_pretrained(config: CfgNode, request: TrainRequest) -> None:
     """Have MODEL.PRETRAINED on this machine before the run begins, unless a checkpoint is resumed.
 
+    DISTILL.TEACHER in any case.
     For the first process of each machine: the others wait for it to join them.
     Raises what `find_weights` raises, and ValueError for a name whose network is another.
     """
+    if config.DISTILL.TEACHER:
+        find_weights(config.DISTILL.TEACHER)
     wanted, own = config.MODEL.PRETRAINED, request.folder / CHECKPOINT
     wants_own = request.auto_resume or config.TRAIN.RESUME
     if not wanted or request.resume or (wants_own and own.is_file()):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import REPO, RunScript, write_pictures
 from PIL import Image
+from range_server import WeightHandler, serving
 
 from lib.checkpoint import save_atomically
 from lib.config import load_config
@@ -55,6 +56,23 @@ def shares_of(path: str | Path, network: torch.nn.Module) -> torch.Tensor:
     pixels = eval_pixels(open_rgb(path), resize=eval_resize(64), crop=64)
     with torch.no_grad():
         return network(torch.from_numpy(normalize(pixels))[None]).softmax(1)[0]
+
+
+def test_weights_are_taken_from_an_address(
+    run: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("http_proxy", raising=False)
+    with serving(run, WeightHandler) as server:
+        url = f"{server.url}/model_best.pth.tar"
+        done = run_script(
+            PREDICT, tmp_path / "pictures", "--checkpoint", url, "--cfg", tiny_yaml,
+            "--device", "cpu", "--workers", 0,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "downloading model_best.pth.tar" in done.stderr and url in done.stderr
+    assert str(tmp_path / "torch") in done.stdout
 
 
 def test_csv_json_and_lines_say_what_the_network_says(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from range_server import WeightHandler, serving
 
 from lib.assembly import build_train_loader
 from lib.config import load_config
@@ -13,10 +14,12 @@ from lib.data import Extras, ImageList
 from lib.data.augmenting import Changer
 from lib.distributed import Processes
 from lib.environment import RankInfo
+from lib.files import sha256_of
 from lib.losses import Distillation, LabelLoss
 from lib.mixing import Mixing
 from lib.models.hrnet import build_hrnet, find_spec
 from lib.objective import PLAIN, Objective
+from lib.trainer import TrainRequest, fetch_pretrained
 from lib.trainer.objective import build_objective
 
 IMAGES = ImageList(["x"] * 6, [0, 0, 0, 1, 2, 2], ("a", "b", "c"))
@@ -57,6 +60,21 @@ def test_a_teacher_is_the_configurations_or_the_students_own_network(tmp_path: P
         found = objective(*settings, "DISTILL.TEACHER", str(path), "DISTILL.ARCH", arch).teacher
         assert found.distillation == Distillation("kl", 3.0, 0.2)
         assert f"teacher {arch or SMALL[1]}, " in found.said
+
+
+def test_a_teacher_may_lie_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("http_proxy", raising=False)
+    path = tmp_path / "teacher.pth"
+    torch.save(build_hrnet(find_spec(SMALL[1]), 3).state_dict(), path)
+    with serving(tmp_path, WeightHandler) as server:
+        settings = ("DISTILL.TEACHER", f"{server.url}/teacher.pth")
+        fetch_pretrained(load_config(None, settings), TrainRequest(tmp_path, tmp_path, "x"))
+        assert len(server.requests) == 1, "before the other ranks are waited for"
+        teacher = objective(*settings).teacher
+        assert len(server.requests) == 1
+    assert teacher.sha256 == sha256_of(path)
+    assert f"tensors from {tmp_path / 'torch'}" in teacher.said
 
 
 @pytest.mark.parametrize(

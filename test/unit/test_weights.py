@@ -249,7 +249,14 @@ def test_a_run_starts_from_weights_by_name_and_is_evaluated_by_name(
 
 @pytest.mark.parametrize(
     "script, flag",
-    [(TRAIN, "--pretrained"), (VALID, "--testModel"), ("hrnet_pth2onnx.py", "--input")],
+    [
+        (TRAIN, "--pretrained"),
+        (TRAIN, "DISTILL.TEACHER"),
+        ("tools/finetune.py", "--pretrained"),
+        (VALID, "--testModel"),
+        ("tools/predict.py", "--testModel"),
+        ("hrnet_pth2onnx.py", "--input"),
+    ],
 )
 def test_a_name_that_nobody_knows_is_answered_with_the_nearest(
     script: str, flag: str, run_script: RunScript, tiny_data: Path, tmp_path: Path
