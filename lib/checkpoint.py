@@ -7,7 +7,6 @@ machine without the device that wrote them.
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import random
 import struct
@@ -21,8 +20,10 @@ from typing import TypedDict, TypeGuard
 import torch
 from torch import nn
 
+from lib.class_file import read_class_file
 from lib.device import rng_state, set_rng_state
 from lib.files import write_atomically
+from lib.run_folder import CLASSES
 from lib.weights import converted, find_weights, read_pdparams
 
 FORMAT = 1
@@ -152,8 +153,8 @@ def read_weights(source: Path | str) -> WeightFile:
     that begin with module. or _orig_mod., our own checkpoint.pth.tar, .safetensors, mmpretrain's
     names, and PaddleClas's .pdparams. Class names come from the file, else from `classes.json`
     beside it where the counts agree.
-    Raises FileNotFoundError, ValueError where the file holds no weights, and what `find_weights`
-    raises.
+    Raises FileNotFoundError, ValueError where the file holds no weights or the one beside it no
+    class names, and what `find_weights` raises.
     """
     path = find_weights(source)
     content = outer = _load(path) if path == Path(source) else _load_cached(path, source)
@@ -179,12 +180,11 @@ def read_weights(source: Path | str) -> WeightFile:
     return WeightFile(path, weights, None if names is None else tuple(names), converted_from)
 
 
-def _class_names_beside(path: Path, num_classes: int) -> list[str] | None:
-    beside = path.with_name("classes.json")
+def _class_names_beside(path: Path, num_classes: int) -> tuple[str, ...] | None:
+    beside = path.with_name(CLASSES)
     if not beside.is_file():
         return None
-    index_by_name = json.loads(beside.read_text(encoding="utf-8"))
-    names = sorted(index_by_name, key=index_by_name.__getitem__)
+    names = read_class_file(beside)
     return names if len(names) == num_classes else None
 
 

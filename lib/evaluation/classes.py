@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from lib.class_file import read_class_file
 from lib.data import ImageList
 from lib.data.lists import class_folders
 from lib.label_file import read_label_lines
@@ -92,15 +93,10 @@ def read_class_names(path: Path, *, num_outputs: int) -> tuple[str, ...]:
         names = class_folders(path)
     elif not path.is_file():
         raise FileNotFoundError(f"no such folder or list of class names: {path}")
+    elif path.suffix == ".json":
+        names = read_class_file(path)
     else:
-        text = _text(path)
-        if path.suffix == ".json":
-            output_of = _json_map(path, text)
-            names = tuple(sorted(output_of, key=output_of.__getitem__))
-            if sorted(output_of.values()) != list(range(len(names))):
-                raise ValueError(f"{path}: its numbers are not 0..{len(names) - 1}, each once")
-        else:
-            names = tuple(line.strip() for line in text.split("\n") if line.strip())
+        names = tuple(line.strip() for line in _text(path).split("\n") if line.strip())
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"{path} has class names twice: {shorten(twice)}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.class_file import read_class_file
 from lib.onnx_file import class_names_of, load_model
 from lib.pictures import find_sources, shorten
 
@@ -42,7 +42,7 @@ def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> dict[st
     return {path.name: number[path.parts[0]] for path in paths}
 
 
-def read_class_names(path: Path) -> list[str] | None:
+def read_class_names(path: Path) -> Sequence[str] | None:
     """The class names in an ONNX file, None where it records none, or in a run's classes.json.
 
     Raises:
@@ -51,11 +51,4 @@ def read_class_names(path: Path) -> list[str] | None:
     """
     if path.suffix == ".onnx":
         return class_names_of(load_model(path))
-    try:
-        number = {str(name): int(label) for name, label in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError):
-        number = {}
-    names = sorted(number, key=number.__getitem__)
-    if not names or [number[name] for name in names] != list(range(len(names))):
-        raise ValueError(f"{path} is not as a run's classes.json: {{class name: number from 0}}")
-    return names
+    return read_class_file(path)

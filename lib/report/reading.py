@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import run_folder
+from lib.class_file import read_class_file
 from lib.log import read_records
 from lib.plots.points import Record
 from lib.report.kept import KeptPredictions, read_predictions
@@ -55,13 +56,12 @@ def read_run(folder: Path) -> RunFiles:
     if result.get("kind") == "performance":
         raise ValueError(f"{folder} is of a performance run, which has nothing to report")
     records = read_records(folder / run_folder.METRICS)
-    index_by_name = _json(folder / run_folder.CLASSES)
     epochs = [record for record in records if record["kind"] == "epoch"]
     kept, why_none = _kept(folder, _best_epoch(result, epochs))
     return RunFiles(
         folder=folder,
         config=(folder / run_folder.CONFIG).read_text(encoding="utf-8", errors="replace"),
-        class_names=tuple(sorted(index_by_name, key=index_by_name.__getitem__)),
+        class_names=read_class_file(folder / run_folder.CLASSES),
         records=records,
         result=result,
         environment=_json(folder / run_folder.ENVIRONMENT),

@@ -25,6 +25,7 @@ LEVELS = {
     0: (
         "allocator",
         "case_report",
+        "class_file",
         "cli",
         "config",
         "environment",
@@ -71,6 +72,7 @@ LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 WITHOUT_TORCH = (
     "ascend",
     "case_report",
+    "class_file",
     "cli",
     "compare",
     "config",

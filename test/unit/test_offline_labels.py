@@ -72,9 +72,9 @@ def test_an_onnx_file_without_names_leaves_the_sorted_order_and_says_so(
     ("classes", "message"),
     [
         ('{"bee": 0, "cat": 1}', "1 class folders that the network doesn't know: ant"),
-        ('{"bee": 0, "ant": 2}', "is not as a run's classes.json"),
-        ('["bee"]', "is not as a run's classes.json"),
-        ("MODEL:", "is not as a run's classes.json"),
+        ('{"bee": 0, "ant": 2}', "is no list of class names"),
+        ('["bee", 1]', "is no list of class names"),
+        ("MODEL:", "is no list of class names"),
     ],
 )
 def test_class_names_that_do_not_fit_are_refused(
