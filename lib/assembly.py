@@ -26,6 +26,7 @@ from lib.data import (
     train_loader,
 )
 from lib.distributed import Processes
+from lib.models.views import MirroredMean
 from lib.objective import Computing
 from lib.precision import Precision
 from lib.transforms import eval_resize
@@ -108,20 +109,35 @@ class EvalSize:
 
 
 def eval_size(config: CfgNode) -> EvalSize:
-    """Return the size of which tools/valid.py evaluates: that of training, or TEST's own."""
+    """Return the size of every evaluation and prediction: that of training, or TEST's own."""
     crop = config.TEST.IMAGE_SIZE or config.MODEL.IMAGE_SIZE[0]
     return EvalSize(crop, config.TEST.RESIZE or eval_resize(crop))
 
 
-def build_eval_loader(
-    config: CfgNode, images: ImageList, processes: Processes, *, size: EvalSize | None = None
-) -> DataLoader:
-    """Return this rank's exact share of the images to evaluate, in fixed order.
+def eval_view(config: CfgNode, network: nn.Module) -> nn.Module:
+    """Return the network as it is evaluated: with mirror images where TEST.FLIP says so."""
+    return MirroredMean(network) if config.TEST.FLIP else network
 
-    They have MODEL.IMAGE_SIZE where `size` says nothing else.
-    """
-    crop = config.MODEL.IMAGE_SIZE[0]
-    size = size or EvalSize(crop, eval_resize(crop))
+
+def input_choices(config: CfgNode) -> dict[str, object]:
+    """Return what is evaluated otherwise than trained, as result.json has it."""
+    choices: dict[str, object] = {}
+    if config.TEST.IMAGE_SIZE or config.TEST.RESIZE:
+        size = eval_size(config)
+        choices |= {"image_size": size.crop, "resize": size.resize}
+    if config.TEST.FLIP:
+        choices["flip"] = "mean of the logits of a picture and its mirror image"
+    return choices
+
+
+def input_lines(config: CfgNode) -> list[str]:
+    """Return the lines to say of `input_choices`."""
+    return [f"{name}: {value}" for name, value in input_choices(config).items()]
+
+
+def build_eval_loader(config: CfgNode, images: ImageList, processes: Processes) -> DataLoader:
+    """Return this rank's exact share of the images to evaluate, of `eval_size`, in fixed order."""
+    size = eval_size(config)
     options = _options(config, processes)(batch_size=config.TEST.BATCH_SIZE_PER_GPU)
     return eval_loader(images, replace(options, image_size=size.crop), resize=size.resize)
 

@@ -14,7 +14,14 @@ from yacs.config import CfgNode
 
 from lib import device as devices
 from lib import log, run_folder
-from lib.assembly import build_computing, build_eval_loader, eval_size, place
+from lib.assembly import (
+    build_computing,
+    build_eval_loader,
+    eval_view,
+    input_choices,
+    input_lines,
+    place,
+)
 from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
@@ -32,7 +39,7 @@ from lib.evaluation import (
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
-from lib.models.views import MirroredMean, SelectedOutputs
+from lib.models.views import SelectedOutputs
 from lib.objective import Computing
 from lib.plots import save_confusion
 from lib.report import keep_predictions
@@ -86,7 +93,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         class_names=file.class_names,
         num_outputs=file.num_classes,
     )
-    images, input_choices = found.images, _input_choices(config)
+    images = found.images
     measures = _measures(request, found, num_outputs=file.num_classes)
     network = _view(config, network, found)
     computing = build_computing(config, processes, amp_backend="torch")
@@ -97,10 +104,10 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         f"precision {computing.precision.describe()}; {len(images)} images of {request.data_path}"
         f"{images.form}",
         *found.remarks,
-        *(f"{name}: {value}" for name, value in input_choices.items()),
+        *input_lines(config),
     ):
         console.say(line)
-    loader = build_eval_loader(config, images, processes, size=eval_size(config))
+    loader = build_eval_loader(config, images, processes)
     if is_main:
         _remove_earlier_results(request)
     stats, num_bad = _evaluate(
@@ -112,7 +119,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
             config, request, computing, weights=file.path, stats=stats, num_bad=num_bad
         )
         report |= {"duration_s": round(time.monotonic() - began_s, 1)}
-        for extra in (input_choices, found.record, *(extra.record for extra in measured)):
+        for extra in (input_choices(config), found.record, *(extra.record for extra in measured)):
             report |= extra
         log.write_json(report, request.folder / run_folder.RESULT)
         _say_figures(console, request, stats, lines=[extra.line for extra in measured])
@@ -129,20 +136,8 @@ def _network(config: CfgNode, file: WeightFile) -> tuple[nn.Module, str]:
 
 def _view(config: CfgNode, network: nn.Module, found: EvaluationSet) -> nn.Module:
     """Return the network as it is evaluated: with mirror images, through the outputs compared."""
-    if config.TEST.FLIP:
-        network = MirroredMean(network)
+    network = eval_view(config, network)
     return network if found.outputs is None else SelectedOutputs(network, found.outputs)
-
-
-def _input_choices(config: CfgNode) -> dict[str, object]:
-    """Return what the network is fed otherwise than in training, as result.json has it."""
-    choices: dict[str, object] = {}
-    if config.TEST.IMAGE_SIZE or config.TEST.RESIZE:
-        size = eval_size(config)
-        choices |= {"image_size": size.crop, "resize": size.resize}
-    if config.TEST.FLIP:
-        choices["flip"] = "mean of the logits of a picture and its mirror image"
-    return choices
 
 
 def _measures(request: EvalRequest, found: EvaluationSet, *, num_outputs: int) -> list[Measure]:

@@ -51,6 +51,7 @@ def _overrides(args: argparse.Namespace) -> tuple[str, ...]:
     given = {key: getattr(args, option) for option, key in _KEYS.items()}
     if args.image_size is not None:
         given["MODEL.IMAGE_SIZE"] = [args.image_size, args.image_size]
+        given |= {"TEST.IMAGE_SIZE": 0, "TEST.RESIZE": 0}  # those of the yaml are of another size
     return tuple(
         word for key, value in given.items() if value is not None for word in (key, str(value))
     )

@@ -82,8 +82,8 @@ DISTILL:
 TEST:
   BATCH_SIZE_PER_GPU: 32
   FOLD_BN: false           # valid.py evaluates with batch norms folded into the convolutions
-  FLIP: false              # valid.py averages the logits of each picture and its mirror image
-  IMAGE_SIZE: 0            # side of what valid.py feeds; 0: MODEL.IMAGE_SIZE
+  FLIP: false              # evaluate with the mean of the logits of a picture and its mirror image
+  IMAGE_SIZE: 0            # side of what is evaluated; 0: MODEL.IMAGE_SIZE
   RESIZE: 0                # short side before its crop; 0: in the proportion of training, 256 : 224
   MODEL_FILE: ''           # weights that valid.py evaluates: a file, a name, or an address
 """

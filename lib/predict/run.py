@@ -11,7 +11,13 @@ import torch
 from torch import nn
 
 from lib import device as devices
-from lib.assembly import build_computing, build_eval_loader, place
+from lib.assembly import (
+    build_computing,
+    build_eval_loader,
+    eval_view,
+    input_lines,
+    place,
+)
 from lib.cli import PartlyFailed
 from lib.data import Batch, ImageList
 from lib.distributed import Processes
@@ -64,7 +70,7 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     loaded = load_network(request.checkpoint, request.cfg, request.overrides)
     config, network, names = loaded.config, loaded.network, loaded.class_names
     console = Console(enabled=True)
-    for said in loaded.lines:
+    for said in (*loaded.lines, *input_lines(config)):
         console.say(said)
     computing = build_computing(config, processes, amp_backend="torch")
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
@@ -75,7 +81,8 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     )
     images = ImageList(paths, (0,) * len(paths), names)
     topk = min(request.topk, len(names))
-    work = _Work(network, computing, images, topk, _Sheet() if request.show else None)
+    sheet = _Sheet() if request.show else None
+    work = _Work(network, eval_view(config, network), computing, images, topk=topk, sheet=sheet)
     bad: list[str] = []
     loader = build_eval_loader(config, images, processes)
     width = writing.path_width(paths)
@@ -129,7 +136,8 @@ class _Sheet:
 
 @dataclass
 class _Work:
-    network: nn.Module
+    network: nn.Module  # what the activation maps are of
+    view: nn.Module  # what is asked for the classes: `network`, or with TEST.FLIP its mirrored mean
     computing: Computing
     images: ImageList
     topk: int
@@ -143,7 +151,7 @@ class _Work:
         """Return what was made of a batch's pictures, in the order of the list."""
         rows = [Row(path, error=reason) for path, reason in batch.bad]
         if len(batch.indices):
-            logits, _ = self.computing.logits(self.network, batch)
+            logits, _ = self.computing.logits(self.view, batch)
             shares, classes = logits.softmax(dim=1).topk(self.topk, dim=1)
             kept = zip(batch.indices, classes.tolist(), shares.tolist(), strict=True)
             for number, (place, indices, probabilities) in enumerate(kept):

@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from lib import device as devices
 from lib import log, run_folder
+from lib.assembly import input_choices, input_lines
 from lib.distributed import Processes
 from lib.environment import num_cores
 from lib.evaluation import write_per_class
@@ -201,6 +202,7 @@ class Reporter:
             "compile_time_s": round(self._compile_time_s, 4),
             "peak_memory_mib": devices.peak_memory_mib(self._processes.device),
             "duration_s": round(duration_s, 1),
+            **input_choices(self._config),
         }
         path = self._folder / run_folder.RESULT
         self.keep(run_folder.RESULT, lambda: log.write_json(report, path))
@@ -298,6 +300,7 @@ class Reporter:
             f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "
             f"{ranks.world_size} card(s), {parts.schedule.describe()}",
             optimising_line(self._config),
+            *(f"evaluation, {line}" for line in input_lines(self._config)),
         ):
             if line:
                 self.console.say(line)

@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from lib import checkpoint, run_folder
 from lib import device as devices
+from lib.assembly import eval_view
 from lib.cli import PartlyFailed, Stopped
 from lib.data import BadImageLedger, EvalBatches
 from lib.distributed import GIVE_UP, Processes, StopRequest
@@ -232,7 +233,7 @@ class _Run:
 
         self._reporter.console.start_bar(f"epoch {epoch} validation", len(batches))
         stats = evaluate(
-            network,
+            eval_view(self._config, network),
             parts.val_loader,
             num_images=num_images,
             computing=parts.computing,
