@@ -25,6 +25,13 @@ class Predictions:
     classes: torch.Tensor
     probabilities: torch.Tensor
 
+    @property
+    def num_classes_met(self) -> int:
+        """One more than the highest number of a class; 0 where nothing was predicted."""
+        if not len(self.targets):
+            return 0
+        return 1 + max(int(self.targets.max()), int(self.classes.max()))
+
     def confusion(self, num_classes: int) -> list[list[int]]:
         """Return the image counts [true class][predicted class]."""
         cells = self.targets * num_classes + self.classes[:, 0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,11 @@ from lib.data import ImageList
 from lib.files import write_atomically
 from lib.predictions import Predictions
 
-_DAMAGES = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile)
+# What numpy raises for damaged files, as tried with flipped and missing bytes.
+_DAMAGES = (
+    ValueError, LookupError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

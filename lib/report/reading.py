@@ -42,8 +42,9 @@ class RunFiles:
 def read_run(folder: Path) -> RunFiles:
     """Return what a training run has left in its folder.
 
-    Raises FileNotFoundError where it is no run folder, ValueError for a performance run's and for
-    a damaged file.
+    Predictions that cannot be read are as if they were not there. Raises FileNotFoundError where it
+    is no run folder, ValueError for a performance run's, for another damaged file, and for fewer
+    class names than were predicted.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such run folder: {folder}")
@@ -57,11 +58,18 @@ def read_run(folder: Path) -> RunFiles:
         raise ValueError(f"{folder} is of a performance run, which has nothing to report")
     records = read_records(folder / run_folder.METRICS)
     epochs = [record for record in records if record["kind"] == "epoch"]
+    class_names = read_class_file(folder / run_folder.CLASSES)
     kept, why_none = _kept(folder, _best_epoch(result, epochs))
+    if kept is not None and kept.predictions.num_classes_met > len(class_names):
+        raise ValueError(
+            f"{folder / run_folder.CLASSES} has {len(class_names)} class names, and "
+            f"{run_folder.PREDICTIONS} beside it is of {kept.predictions.num_classes_met} classes "
+            "or more: put the run's own there"
+        )
     return RunFiles(
         folder=folder,
         config=(folder / run_folder.CONFIG).read_text(encoding="utf-8", errors="replace"),
-        class_names=read_class_file(folder / run_folder.CLASSES),
+        class_names=class_names,
         records=records,
         result=result,
         environment=_json(folder / run_folder.ENVIRONMENT),
@@ -72,13 +80,16 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def _kept(folder: Path, best_epoch: int | None) -> tuple[KeptPredictions | None, str]:
-    """Return the predictions of the best weights, or why there are none."""
+    """Return the predictions of the best weights, or why there are none that can be used."""
     path = folder / run_folder.PREDICTIONS
     if best_epoch is None:
         return None, "nothing was evaluated yet"
     if not path.is_file():
         return None, f"{path.name} is not there"
-    kept = read_predictions(path)
+    try:
+        kept = read_predictions(path)
+    except ValueError as error:  # they can be made again
+        return None, " ".join(str(error).split())
     if kept.epoch != best_epoch:  # a full disk, say, let the weights through and not these
         return None, f"{path.name} is not of the best weights"
     return kept, ""

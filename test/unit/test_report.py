@@ -191,9 +191,26 @@ def test_the_best_epoch_of_a_run_without_a_result_is_the_first_of_the_best(tmp_p
             ValueError,
             "nothing to report",
         ),
-        (lambda run: (run / "predictions.npz").write_bytes(b"PK"), ValueError, "npz is damaged"),
+        (
+            lambda run: (run / "classes.json").write_text('{"a": 0}'),
+            ValueError,
+            r"classes\.json has 1 class names, and predictions\.npz beside it is of 3 classes",
+        ),
+        (
+            lambda run: (run / "classes.json").write_text('{"a": 1, "b": 0, "c": '),
+            ValueError,
+            r"classes\.json is no list of class names",
+        ),
     ],
-    ids=["no folder", "no classes", "half a file", "another file", "performance", "predictions"],
+    ids=[
+        "no folder",
+        "no classes",
+        "half a file",
+        "another file",
+        "performance",
+        "few classes",
+        "half a file of classes",
+    ],  # fmt: skip
 )
 def test_what_is_no_run_folder_is_told_in_one_line(spoil, error, pattern, tmp_path: Path) -> None:
     folder, _ = whole_run(tmp_path, NAMES, targets=[0, 1], answers=[1, 1])
@@ -201,6 +218,26 @@ def test_what_is_no_run_folder_is_told_in_one_line(spoil, error, pattern, tmp_pa
     with pytest.raises(error, match=pattern) as raised:
         read_run(folder)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda content: content[:2],
+        lambda content: content[:-40],
+        lambda content: content[:60] + bytes(40) + content[100:],  # zlib's own error
+        lambda content: content.replace(b"epoch.npy", b"Epoch.npy"),
+    ],
+    ids=["two bytes", "cut short", "other bytes", "an array less"],
+)
+def test_damaged_predictions_are_as_if_they_were_not_there(spoiled, tmp_path: Path) -> None:
+    folder, pictures = whole_run(tmp_path, NAMES, targets=[0, 1], answers=[1, 1])
+    path = folder / "predictions.npz"
+    path.write_bytes(spoiled(path.read_bytes()))
+    run = read_run(folder)
+    assert run.kept is None
+    assert f"{path} is damaged" in run.why_none_kept and "\n" not in run.why_none_kept
+    assert "is damaged" in page_of(folder, pictures).text
 
 
 # Predictions
