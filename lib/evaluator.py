@@ -61,7 +61,7 @@ class EvalRequest:
     predictions: Path | None = None  # CSV file for what each picture was taken for
     real_labels: Path | None = None  # a real.json
     classes: ClassChoice = field(default_factory=ClassChoice)
-    keep_predictions: tuple[Path, int] | None = None  # write them there, as of that epoch
+    keep_predictions: tuple[Path, int] | None = None  # where, and after which epoch
 
     @property
     def wants_predictions(self) -> bool:
@@ -197,9 +197,10 @@ def _say_figures(
         console.say("[Warning] the loss is NaN or infinite: are the weights?")
     for line in lines:
         console.say(line)
+    place = request.keep_predictions[0] if request.keep_predictions else request.folder
     console.say(
         f"{stats.metrics.num_images} of {stats.num_expected} images used, "
-        f"{stats.images_per_s:.1f} images/s; results are in {request.folder}"
+        f"{stats.images_per_s:.1f} images/s; results are in {place}"
     )
     console.say(log.test_line(stats))  # last: what parses this log takes the last match
 

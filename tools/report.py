@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
@@ -30,7 +31,9 @@ def main() -> int:
     run = read_run(args.run)
     data_path = _data_path(args.data_path)
     if run.kept is None and run.best_epoch is not None and data_path:
-        _evaluate(args, data_path, run.best_epoch)
+        print(f"{run.why_none_kept}: the best weights are evaluated")
+        with TemporaryDirectory() as folder:  # RUN/eval is tools/valid.py's
+            _evaluate(args, data_path, run.best_epoch, folder=Path(folder))
         run = read_run(args.run)
     pictures = find_pictures(run, data_path)
     if run.kept is None:
@@ -50,8 +53,10 @@ def _data_path(given: str | None) -> Path | str | None:
     return Path(given)
 
 
-def _evaluate(args: argparse.Namespace, data_path: Path | str, best_epoch: int) -> None:
-    """Evaluate the best weights and keep their predictions."""
+def _evaluate(
+    args: argparse.Namespace, data_path: Path | str, best_epoch: int, *, folder: Path
+) -> None:
+    """Evaluate the best weights; their predictions go to the run, all else to `folder`."""
     from lib.distributed import Processes
     from lib.evaluator import EvalRequest, evaluate_weights
 
@@ -62,7 +67,7 @@ def _evaluate(args: argparse.Namespace, data_path: Path | str, best_epoch: int) 
     request = EvalRequest(
         data_path,
         args.run / run_folder.BEST,
-        args.run / run_folder.EVAL,
+        folder,
         args.run.resolve().name,
         keep_predictions=(args.run / run_folder.PREDICTIONS, best_epoch),
     )

@@ -54,6 +54,10 @@ def test_predictions_that_are_missing_are_made_again_from_the_best_weights(
     before = read_predictions(copy / "predictions.npz")
     for name in ("predictions.npz", "report.html"):
         (copy / name).unlink()
+    measured = ("result.json", "per_class.csv", "confusion.png", "reliability.png")
+    (copy / "eval").mkdir()
+    for name in measured:
+        (copy / "eval" / name).write_text(f"the user's {name}")
     done = run_script(REPORT, copy)
     assert done.returncode == 0, done.stderr
     assert "[Warning] predictions.npz is not there: give --data_path" in done.stdout
@@ -65,6 +69,31 @@ def test_predictions_that_are_missing_are_made_again_from_the_best_weights(
     assert torch.equal(after.predictions.classes, before.predictions.classes)
     torch.testing.assert_close(after.predictions.probabilities, before.predictions.probabilities)
     assert "Accuracy of each class" in (copy / "report.html").read_text()
+    assert f"results are in {copy / 'predictions.npz'}\n" in done.stdout
+    left = {path.name: path.read_text() for path in (copy / "eval").iterdir()}
+    assert left == {name: f"the user's {name}" for name in measured}
+
+
+def test_predictions_that_are_damaged_are_made_again_too(
+    copy: Path, tiny_data: Path, run_script: RunScript
+) -> None:
+    before = read_predictions(copy / "predictions.npz")
+    (copy / "predictions.npz").write_bytes(b"PK")
+    done = run_script(REPORT, copy)
+    assert done.returncode == 0, done.stderr
+    assert "[Warning] " in done.stdout and "predictions.npz is damaged" in done.stdout
+    done = run_script(REPORT, copy, "--data_path", tiny_data, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "predictions.npz is damaged" in done.stdout
+    after = read_predictions(copy / "predictions.npz")
+    assert torch.equal(after.predictions.classes, before.predictions.classes)
+
+
+def test_too_few_class_names_are_one_line(copy: Path, run_script: RunScript) -> None:
+    (copy / "classes.json").write_text('{"c0": 0}')
+    done = run_script(REPORT, copy)
+    assert done.returncode == 2 and "has 1 class names" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_report_is_made_again_of_the_same_files(copy: Path, run_script: RunScript) -> None:
