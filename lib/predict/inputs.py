@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from lib.pictures import find_pictures
@@ -13,12 +14,16 @@ from lib.pictures import find_pictures
 def expand(words: Sequence[str]) -> tuple[str, ...]:
     """Return the pictures' paths, each once: of a folder all below it, of a pattern all it fits.
 
+    A picture that is named in two ways has the path of the first; a link is a picture of its own.
     Raises FileNotFoundError where a word names nothing, or a folder without pictures.
     """
-    paths: dict[str, None] = {}
+    real_folder = cache(os.path.realpath)
+    paths: dict[tuple[str, str], str] = {}
     for word in words:
-        paths.update(dict.fromkeys(_expand_one(word)))
-    return tuple(paths)
+        for path in _expand_one(word):
+            folder, name = os.path.split(path)
+            paths.setdefault((real_folder(folder), name), path)
+    return tuple(paths.values())
 
 
 def _expand_one(word: str) -> list[str]:
