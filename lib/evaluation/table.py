@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from pathlib import Path
 
@@ -17,8 +18,8 @@ def write_predictions(
 ) -> None:
     """Write a CSV line for each picture: file, true class, the likeliest classes and how likely.
 
-    Files are named from the data path `root`; the order is that of the image list.
-    Raises OSError.
+    Files are named from the data path `root`; the order is that of the image list. Where the
+    outputs were not finite, no class is likely and its fields are empty. Raises OSError.
     """
     num_kept = predictions.classes.shape[1]
     text = io.StringIO()
@@ -36,7 +37,11 @@ def write_predictions(
         strict=True,
     ):
         kept = zip(classes, shares, strict=True)
-        pairs = [field for c, share in kept for field in (names[c], f"{share:.6f}")]
+        pairs = [
+            field
+            for c, share in kept
+            for field in ((names[c], f"{share:.6f}") if math.isfinite(share) else ("", ""))
+        ]
         table.writerow((_name(images, index, root), names[target], *pairs))
     write_atomically(text.getvalue().encode(errors="surrogateescape"), path)
 

@@ -28,7 +28,7 @@ from lib.plots import Tile, save_sheet
 from lib.predict import cam, writing
 from lib.predict.inputs import expand
 from lib.predict.network import load_network
-from lib.predict.writing import Guess, Row
+from lib.predict.writing import NOT_FINITE, Guess, Row
 from lib.readable import readable
 from lib.stops import stops_noted
 
@@ -62,7 +62,8 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     """Print a line a picture and write what is asked for.
 
     Raises ValueError and FileNotFoundError for what does not fit; PartlyFailed where pictures
-    cannot be read, all others being done; KeyboardInterrupt and Stopped between two batches.
+    cannot be read or get no finite outputs, all others being done; KeyboardInterrupt and Stopped
+    between two batches.
     """
     if request.with_cam:
         cam.check_installed()
@@ -83,7 +84,7 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     topk = min(request.topk, len(names))
     sheet = _Sheet() if request.show else None
     work = _Work(network, eval_view(config, network), computing, images, topk=topk, sheet=sheet)
-    bad: list[str] = []
+    failed: list[Row] = []
     loader = build_eval_loader(config, images, processes)
     width = writing.path_width(paths)
     with stops_noted() as check, writing.open_writer(request.out, topk) as writer:
@@ -93,7 +94,7 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
             for row in rows:
                 console.say(writing.line(row, width))
             writer.write(rows)
-            bad += [readable(row.path) for row in rows if row.error]
+            failed += [row for row in rows if row.error]
             console.advance_bar()
             check()
         console.end_bar()
@@ -101,8 +102,20 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
             work.sheet.save(request.show, work, with_cam=request.with_cam)
     for path in filter(None, (request.out, request.show)):
         console.say(f"written: {path}")
-    if bad:
-        raise PartlyFailed(f"{len(bad)} of {len(paths)} pictures cannot be read: {shorten(bad)}")
+    if failed:
+        raise PartlyFailed(_account(failed, len(paths)))
+
+
+def _account(failed: Sequence[Row], num_pictures: int) -> str:
+    """Return what became of the pictures without a class."""
+    unread = [readable(row.path) for row in failed if row.error != NOT_FINITE]
+    others = [readable(row.path) for row in failed if row.error == NOT_FINITE]
+    parts = (("cannot be read", unread), (f"have no class, since {NOT_FINITE}", others))
+    return "; ".join(
+        f"{len(names)} of {num_pictures} pictures {what}: {shorten(names)}"
+        for what, names in parts
+        if names
+    )
 
 
 @dataclass
@@ -152,10 +165,15 @@ class _Work:
         rows = [Row(path, error=reason) for path, reason in batch.bad]
         if len(batch.indices):
             logits, _ = self.computing.logits(self.view, batch)
+            are_finite = logits.isfinite().all(dim=1).tolist()
             shares, classes = logits.softmax(dim=1).topk(self.topk, dim=1)
-            kept = zip(batch.indices, classes.tolist(), shares.tolist(), strict=True)
-            for number, (place, indices, probabilities) in enumerate(kept):
-                row = Row(self.images.paths[place], tuple(self._guesses(indices, probabilities)))
+            kept = zip(batch.indices, are_finite, classes.tolist(), shares.tolist(), strict=True)
+            for number, (place, is_finite, indices, probabilities) in enumerate(kept):
+                path = self.images.paths[place]
+                if not is_finite:
+                    rows.append(Row(path, error=NOT_FINITE))
+                    continue
+                row = Row(path, tuple(self._guesses(indices, probabilities)))
                 rows.append(row)
                 if self.sheet is not None:
                     self.sheet.add(batch.images[number], row)

@@ -15,6 +15,7 @@ from typing import Protocol
 from lib.readable import readable
 
 ENDINGS = (".csv", ".json")
+NOT_FINITE = "the network's outputs are NaN or infinite"  # the error of a row
 _MAX_PATH_WIDTH = 48
 
 
@@ -50,7 +51,9 @@ def path_width(paths: Sequence[str]) -> int:
 
 def line(row: Row, width: int) -> str:
     """Return one line on a picture."""
-    if row.error:
+    if row.error == NOT_FINITE:
+        said = f"no class: {row.error}"
+    elif row.error:
         said = f"cannot be read: {readable(row.error)}"
     else:
         said = ", ".join(f"{readable(g.name)} {100 * g.probability:.1f} %" for g in row.guesses)
@@ -151,5 +154,5 @@ class _Json(_ToFile):
                     {"class": g.name, "index": g.index, "probability": round(g.probability, 6)}
                     for g in row.guesses
                 ]
-            self._file.write(f"{self._separator}  {json.dumps(content)}")
+            self._file.write(f"{self._separator}  {json.dumps(content, allow_nan=False)}")
             self._separator = ",\n"

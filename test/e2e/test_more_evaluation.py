@@ -224,6 +224,21 @@ def test_a_subset_gives_the_best_of_the_classes_that_have_pictures(
     assert [row.split(",")[:2] for row in rows] == [["c0", "5"], ["c1", "4"], ["c2", "4"]]
 
 
+def test_the_table_names_no_class_where_the_outputs_are_nan(
+    data: Path, tiny_yaml: Path, network: nn.Module, run_script: RunScript, tmp_path: Path
+) -> None:
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    weights["classifier.bias"][0] = float("nan")
+    torch.save({"state_dict": weights, "class_names": list(NAMES)}, tmp_path / "nan.pth")
+    done = evaluated(run_script, data, tiny_yaml, tmp_path / "nan.pth", tmp_path)
+    rows = table_of(tmp_path)
+    assert len(rows) == 13 and all(row["class"] and row["file"] for row in rows)
+    columns = rows[0].keys() - {"class", "file"}
+    assert len(columns) == 10 and {row[name] for row in rows for name in columns} == {""}
+    assert done.stdout.count("[Warning]") == 1
+    assert f"{tmp_path / 'predictions.csv'} names no class for such pictures" in done.stdout
+
+
 def test_numbered_folders_and_bare_weights_give_the_figures_of_named_ones(
     data: Path, tiny_yaml: Path, weights: Path, network: nn.Module, run_script: RunScript,
     tmp_path: Path,

@@ -123,6 +123,33 @@ def test_a_file_that_is_no_picture_is_named_and_the_rest_is_done(
         assert sheet.format == "PNG"
 
 
+@pytest.mark.parametrize("spoiled", [float("nan"), float("inf"), float("-inf")])
+def test_outputs_that_are_not_finite_are_no_class(
+    spoiled: float, run: Path, network: torch.nn.Module, run_script: RunScript, tmp_path: Path
+) -> None:
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    weights["classifier.bias"][1] = spoiled
+    save_atomically(weights, run / "model_best.pth.tar")
+    (tmp_path / "pictures" / "0" / "0.png").write_bytes(b"no picture")
+    for name in ("out.csv", "out.json"):
+        done = run_script(
+            PREDICT, tmp_path / "pictures", "--checkpoint", run / "model_best.pth.tar",
+            "--out", tmp_path / name, "--show", tmp_path / "out.png",
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "1 of 9 pictures cannot be read: " in done.stderr
+        assert "8 of 9 pictures have no class, since the network's outputs are NaN" in done.stderr
+        assert done.stderr.count("\n") == 1 and "nan %" not in done.stdout
+
+    def refuse(word: str) -> float:
+        raise AssertionError(f"{word} is no JSON")
+
+    rows = json.loads((tmp_path / "out.json").read_text(), parse_constant=refuse)
+    assert len(rows) == 9 and not any("predictions" in row for row in rows)
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert all(row["error"] and not row["class_1"] for row in csv.DictReader(file))
+
+
 @pytest.mark.parametrize("ending", ["csv", "json"])
 def test_a_stop_keeps_what_was_predicted(
     ending: str, run: Path, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -265,6 +292,11 @@ def test_words_name_files_folders_and_patterns_each_picture_once(
     (tmp_path / "a" / "b" / "[1].png").write_bytes((tmp_path / "a" / "b" / "1.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     assert expand(["a/b/1.png", "a", "a/**/*.png"]) == ("a/b/1.png", "a/b/0.png", "a/b/[1].png")
+    assert expand(["a/b/1.png", "./a/b/1.png", "a/../a//b/1.png", os.path.abspath("a/b")]) == (
+        "a/b/1.png", os.path.abspath("a/b/0.png"), os.path.abspath("a/b/[1].png"),
+    )  # fmt: skip
+    (tmp_path / "0.png").symlink_to("a/b/0.png")
+    assert expand(["0.png", "a/b/0.png", "./0.png"]) == ("0.png", "a/b/0.png")
     assert expand(["a/b/[1].png"]) == ("a/b/[1].png",)  # a file, though it looks like a pattern
     assert expand(["a/b/[0-1].png"]) == ("a/b/0.png", "a/b/1.png")
 
