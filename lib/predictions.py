@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lib.confusion import ConfusionCounts
+
 NUM_KEPT = 5  # classes an image
 
 
@@ -32,11 +34,9 @@ class Predictions:
             return 0
         return 1 + max(int(self.targets.max()), int(self.classes.max()))
 
-    def confusion(self, num_classes: int) -> list[list[int]]:
-        """Return the image counts [true class][predicted class]."""
-        cells = self.targets * num_classes + self.classes[:, 0]
-        counts = torch.bincount(cells, minlength=num_classes**2)
-        return counts.view(num_classes, num_classes).tolist()
+    def confusion(self, num_classes: int) -> ConfusionCounts:
+        """Return how many images of a class were taken for which."""
+        return ConfusionCounts(self.targets.numpy(), self.classes[:, 0].numpy(), num_classes)
 
 
 class PredictionRecorder:

@@ -7,31 +7,30 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.confusion import ConfusionCounts
 from lib.files import write_atomically
 
 
 def per_class_rows(
-    confusion: Sequence[Sequence[int]], class_names: Sequence[str]
+    confusion: ConfusionCounts, class_names: Sequence[str]
 ) -> list[tuple[str, int, int, float, str]]:
     """Return (class, images, correct, percent correct, most frequent wrong class) by class.
 
     Classes without images are left out; the last field is empty where nothing was wrong.
     """
-    rows = []
-    for index, counts in enumerate(confusion):
-        num_images, num_correct = sum(counts), counts[index]
-        if not num_images:
-            continue
-        wrong = [0 if other == index else count for other, count in enumerate(counts)]
-        worst = class_names[wrong.index(max(wrong))] if max(wrong, default=0) else ""
+    rows, taken_for = [], confusion.taken_for()
+    for index in confusion.num_images.nonzero()[0].tolist():
+        num_images, num_correct = (
+            int(confusion.num_images[index]),
+            int(confusion.num_correct[index]),
+        )
+        worst = class_names[taken_for[index]] if index in taken_for else ""
         percent = round(100 * num_correct / num_images, 3)
         rows.append((class_names[index], num_images, num_correct, percent, worst))
     return rows
 
 
-def write_per_class(
-    confusion: Sequence[Sequence[int]], class_names: Sequence[str], path: Path
-) -> None:
+def write_per_class(confusion: ConfusionCounts, class_names: Sequence[str], path: Path) -> None:
     """Write the rows of `per_class_rows` as CSV. Raises OSError."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from lib.confusion import ConfusionCounts
 from lib.files import write_atomically
 from lib.label_file import LABEL_FORM, read_label_lines
 from lib.offline.mappings import better_mapping
@@ -219,13 +219,11 @@ def _per_class_table(scores: Scores) -> str:
     return text.getvalue()
 
 
-def confusion_matrix(scores: Scores) -> npt.NDArray[np.int64]:
-    """Counts by [label][answer]; a background class comes last in both."""
+def confusion_of(scores: Scores) -> ConfusionCounts:
+    """Counts of the pairs (label, answer); a background class comes last in both."""
     num_outputs = scores.num_outputs
     # The background's -1 becomes the last.
-    pairs = scores.labels * num_outputs + scores.answers % num_outputs
-    counts = np.bincount(pairs, minlength=num_outputs * num_outputs)
-    return counts.reshape(num_outputs, num_outputs)
+    return ConfusionCounts(scores.labels, scores.answers % num_outputs, num_outputs)
 
 
 def _draw_confusion(scores: Scores, path: Path) -> None:
@@ -237,4 +235,4 @@ def _draw_confusion(scores: Scores, path: Path) -> None:
         ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [str(label) for label in range(scores.num_outputs)]
-    save_confusion(confusion_matrix(scores).tolist(), names, path)
+    save_confusion(confusion_of(scores), names, path)

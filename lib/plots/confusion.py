@@ -12,6 +12,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from lib.confusion import ConfusionCounts
 from lib.plots.text import labels_of, num_columns, plain_text, save
 
 MAX_COUNTED = 20  # up to so many classes a cell has room for its count
@@ -23,28 +24,27 @@ _LABEL_POINTS = 8
 GAMMA = 0.4  # an error of 1 % gets a sixth of the colour scale, not a hundredth
 
 
-def save_confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path) -> None:
+def save_confusion(confusion: ConfusionCounts, class_names: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix as a PNG, coloured by the shares of each true class.
 
-    `matrix` holds image counts, [true class][predicted class]. Up to 20 classes the counts stand
-    in the cells, up to 60 the names beside them; above, blocks of classes are drawn together and
-    the most frequent confusions listed. A class without a name that can be drawn appears as `#3`.
+    Up to 20 classes the counts stand in the cells, up to 60 the names beside them; above, blocks of
+    classes are drawn together and the most frequent confusions listed. A class without a name that
+    can be drawn appears as `#3`.
     """
-    counts = np.asarray(matrix, dtype=np.int64)
-    num_images, num_correct = int(counts.sum()), int(counts.trace())
+    num_images, num_correct = int(confusion.counts.sum()), int(confusion.num_correct.sum())
     top1 = f"top-1 {100 * num_correct / num_images:.3f} % of " if num_images else ""
     title = f"{top1}{num_images} image{'' if num_images == 1 else 's'}"
-    labels = labels_of(class_names, len(counts))
+    labels = labels_of(class_names, confusion.num_classes)
     with plain_text(*labels.fonts):
-        draw = _whole_matrix if len(counts) <= MAX_NAMED else _reduced_matrix
-        figure = draw(counts, labels.texts)
+        draw = _whole_matrix if confusion.num_classes <= MAX_NAMED else _reduced_matrix
+        figure = draw(confusion, labels.texts)
         figure.suptitle(title)
         save(figure, path)
 
 
-def _whole_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
+def _whole_matrix(confusion: ConfusionCounts, labels: Sequence[str]) -> Figure:
     """Return a figure with a row a class, named, and with the counts where they fit."""
-    num_classes = len(counts)
+    counts, num_classes = confusion.blocks(1), confusion.num_classes
     is_counted = num_classes <= MAX_COUNTED
     side = max(3.2, (0.45 if is_counted else 0.2) * num_classes)
     longest = max(map(num_columns, labels), default=0) * _COLUMN_INCHES
@@ -65,19 +65,19 @@ def _whole_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     return figure
 
 
-def _reduced_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
+def _reduced_matrix(confusion: ConfusionCounts, labels: Sequence[str]) -> Figure:
     """Return a figure with block sums of the matrix and a list of the commonest confusions."""
-    block = math.ceil(len(counts) / MAX_BLOCKS)
-    starts = np.arange(0, len(counts), block)
-    blocks = np.add.reduceat(np.add.reduceat(counts, starts, axis=0), starts, axis=1)
+    num_classes = confusion.num_classes
+    block = math.ceil(num_classes / MAX_BLOCKS)
+    blocks = confusion.blocks(block)
     figure = Figure(figsize=(15, 6.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_shares(figure, left, blocks, unit=f"class, {block} a cell" if block > 1 else "class")
-    tick_classes = MaxNLocator(8, steps=[1, 2, 5, 10], integer=True).tick_values(0, len(counts) - 1)
-    inside = [int(c) for c in tick_classes if 0 <= c < len(counts)]
+    tick_classes = MaxNLocator(8, steps=[1, 2, 5, 10], integer=True).tick_values(0, num_classes - 1)
+    inside = [int(c) for c in tick_classes if 0 <= c < num_classes]
     for axis in (left.xaxis, left.yaxis):
         axis.set_ticks([(c + 0.5) / block - 0.5 for c in inside], [str(c) for c in inside])
-    _draw_confusions(right, counts, labels)
+    _draw_confusions(right, confusion, labels)
     return figure
 
 
@@ -94,19 +94,20 @@ def _draw_shares(figure: Figure, axes: Axes, counts: np.ndarray, *, unit: str) -
     return shares
 
 
-def _draw_confusions(axes: Axes, counts: np.ndarray, labels: Sequence[str]) -> None:
+def _draw_confusions(axes: Axes, confusion: ConfusionCounts, labels: Sequence[str]) -> None:
     """List the pairs of different classes with the most images, the largest on top."""
-    wrong = counts - np.diag(counts.diagonal())
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:_NUM_CONFUSIONS]
-    pairs = [divmod(int(index), len(counts)) for index in largest if wrong.flat[index]]
+    pairs = confusion.wrong[:_NUM_CONFUSIONS]
     axes.set_title("most frequent confusions (true → predicted)", fontsize=10)
-    if not pairs:
+    if not len(pairs):
         axes.set_axis_off()
         axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes)
         return
-    bars = axes.barh(range(len(pairs)), [int(wrong[pair]) for pair in pairs], color="tab:red")
+    bars = axes.barh(range(len(pairs)), confusion.counts[pairs].tolist(), color="tab:red")
     axes.bar_label(bars, padding=2, fontsize=_LABEL_POINTS)
-    names = [f"{labels[true]} → {labels[predicted]}" for true, predicted in pairs]
+    names = [
+        f"{labels[true]} → {labels[predicted]}"
+        for true, predicted in zip(confusion.true[pairs], confusion.predicted[pairs], strict=True)
+    ]
     axes.set_yticks(range(len(pairs)), names, fontsize=_LABEL_POINTS)
     axes.set_ylim(_NUM_CONFUSIONS - 0.5, -0.5)
     axes.margins(x=0.1)

@@ -1,8 +1,4 @@
-"""What was taken for what: figures of each class, and the confusion matrix.
-
-Only pairs of classes that occur are counted, so that tens of thousands of classes need no more
-than their images.
-"""
+"""What was taken for what: figures of each class, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -67,46 +63,37 @@ class Matrix:
 
 
 class ClassFigures:
-    """Counts of the pairs (true class, predicted class) that occur."""
+    """What a page says of the classes."""
 
     def __init__(self, predictions: Predictions, class_names: Sequence[str]) -> None:
         self._names = class_names
-        num = len(class_names)
-        keys = predictions.targets.numpy() * num + predictions.classes[:, 0].numpy()
-        pairs, self._counts = np.unique(keys, return_counts=True)
-        self._true, self._predicted = np.divmod(pairs, num)
-        self._num_images = np.bincount(self._true, self._counts, minlength=num).astype(np.int64)
-        wrong = np.flatnonzero(self._true != self._predicted)
-        self._wrong = wrong[np.argsort(-self._counts[wrong], kind="stable")]  # the commonest first
+        self._confusion = predictions.confusion(len(class_names))
 
     def rows(self) -> list[ClassRow]:
         """Return the classes that have images, the least accurate first."""
-        right = self._true == self._predicted
-        correct = dict(zip(self._true[right].tolist(), self._counts[right].tolist(), strict=True))
-        taken_for: dict[int, str] = {}
-        for pair in self._wrong.tolist():
-            taken_for.setdefault(int(self._true[pair]), self._names[self._predicted[pair]])
+        counted, taken_for = self._confusion, self._confusion.taken_for()
         rows = [
             ClassRow(
                 self._names[number],
-                int(self._num_images[number]),
-                correct.get(number, 0),
-                taken_for.get(number, ""),
+                int(counted.num_images[number]),
+                int(counted.num_correct[number]),
+                self._names[taken_for[number]] if number in taken_for else "",
             )
-            for number in np.flatnonzero(self._num_images).tolist()
+            for number in np.flatnonzero(counted.num_images).tolist()
         ]
         return sorted(rows, key=lambda row: (row.percent, -row.num_images))
 
     def confusions(self) -> list[Confusion]:
         """Return the commonest pairs of different classes."""
+        counted = self._confusion
         return [
             Confusion(
-                self._names[self._true[pair]],
-                self._names[self._predicted[pair]],
-                int(self._counts[pair]),
-                100 * int(self._counts[pair]) / int(self._num_images[self._true[pair]]),
+                self._names[counted.true[pair]],
+                self._names[counted.predicted[pair]],
+                int(counted.counts[pair]),
+                100 * int(counted.counts[pair]) / int(counted.num_images[counted.true[pair]]),
             )
-            for pair in self._wrong[:NUM_CONFUSIONS].tolist()
+            for pair in counted.wrong[:NUM_CONFUSIONS].tolist()
         ]
 
     def matrix(self) -> Matrix:
@@ -114,8 +101,8 @@ class ClassFigures:
         num = len(self._names)
         if num > MAX_NAMED:
             block = math.ceil(num / MAX_BLOCKS)
-            return Matrix(image=_heat(self._blocks(block)), block=block)
-        counts = self._blocks(1)
+            return Matrix(image=_heat(self._confusion.blocks(block)), block=block)
+        counts = self._confusion.blocks(1)
         shades = np.rint(100 * _shares(counts) ** GAMMA).astype(int)
         rows = [
             [
@@ -125,12 +112,6 @@ class ClassFigures:
             for i in range(num)
         ]  # fmt: skip
         return Matrix(self._names, rows, has_counts=num <= MAX_COUNTED)
-
-    def _blocks(self, block: int) -> np.ndarray:
-        side = math.ceil(len(self._names) / block)
-        sums = np.zeros((side, side), np.int64)
-        np.add.at(sums, (self._true // block, self._predicted // block), self._counts)
-        return sums
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

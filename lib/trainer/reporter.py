@@ -33,7 +33,6 @@ from lib.trainer.parts import Parts, Progress
 from lib.trainer.starting import TrainRequest
 
 _STEPS_TO_KNOW_THE_SPEED = 2  # those before hold the compilation
-_MAX_CLASSES_IN_TABLES = 2000  # a matrix of more would only be memory
 
 
 class Reporter:
@@ -247,7 +246,7 @@ class Reporter:
     def _write_classes(self, run: RunFiles) -> None:
         """Write per_class.csv and confusion.png of the best weights."""
         names = run.class_names
-        if run.kept is None or len(names) > _MAX_CLASSES_IN_TABLES:
+        if run.kept is None:
             return
         confusion = run.kept.predictions.confusion(len(names))
         write_per_class(confusion, names, self._folder / run_folder.PER_CLASS)

@@ -225,7 +225,7 @@ def test_evaluation_counts_every_image_once_and_its_predictions_agree() -> None:
     assert predictions.indices.tolist() == list(range(12))
     assert torch.equal(predictions.targets, targets) and torch.equal(predictions.classes, classes)
     torch.testing.assert_close(predictions.probabilities, shares)
-    confusion = predictions.confusion(7)
+    confusion = predictions.confusion(7).blocks(1).tolist()
     assert sum(map(sum, confusion)) == 12
     assert sum(row[i] for i, row in enumerate(confusion)) == stats.metrics.num_correct_top1
 

@@ -17,7 +17,7 @@ from lib.metrics import Meter
 from lib.offline import ranking
 from lib.offline.mappings import better_mapping
 from lib.offline.predictions import write_prediction
-from lib.offline.scores import confusion_matrix, read_labels, result_json, score_folder
+from lib.offline.scores import confusion_of, read_labels, result_json, score_folder
 
 SCRIPT = "imagenet_acc_eval.py"
 
@@ -128,7 +128,7 @@ def test_with_1001_outputs_labels_are_one_higher(tmp_path):
     assert (scores.num_outputs, scores.num_hits(1), scores.num_hits(2)) == (1001, 3, 4)
     assert '"Number of classes", "value": "1001"' in result_json(scores, 5)
     assert scores.answers.tolist() == [0, 500, 999, -1]
-    matrix = confusion_matrix(scores)
+    matrix = confusion_of(scores).blocks(1)
     assert matrix[500, 500] == matrix[3, 1000] == 1 and matrix.sum() == 4
 
 
@@ -307,9 +307,9 @@ def test_the_table_of_classes_and_the_picture_are_written(tmp_path, run_script, 
     )
     assert done.returncode == 0
     scores = score_folder(*whole)
-    matrix = confusion_matrix(scores).tolist()
-    assert [sum(row) for row in matrix] == np.bincount(labels, minlength=12).tolist()
-    expected = per_class_rows(matrix, [str(label) for label in range(12)])
+    confusion = confusion_of(scores)
+    assert confusion.num_images.tolist() == np.bincount(labels, minlength=12).tolist()
+    expected = per_class_rows(confusion, [str(label) for label in range(12)])
     rows = list(csv.DictReader(table.open()))
     for row, (name, num_images, num_correct, accuracy, _) in zip(rows, expected, strict=True):
         assert (row["class"], int(row["num_images"])) == (name, num_images)

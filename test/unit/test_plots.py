@@ -1,11 +1,15 @@
 """Curves and confusion matrices as PNG files."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lib.confusion import ConfusionCounts
 from lib.plots import Tile, save_confusion, save_curves, save_sheet, text
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
@@ -76,6 +80,13 @@ def class_labels(figure):
     return [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
 
+def draw(matrix: Sequence[Sequence[int]] | np.ndarray, names: list[str], path: Path) -> None:
+    """Draw image counts [true class][predicted class]."""
+    counts = np.asarray(matrix)
+    pairs = np.repeat(np.argwhere(counts), counts[counts > 0], axis=0)
+    save_confusion(ConfusionCounts(*pairs.T, len(counts)), names, path)
+
+
 def test_curves_are_drawn_and_drawn_over(tmp_path):
     path = tmp_path / "curves.png"
     save_curves([interval(0, 0), interval(0, 1), epoch_line(0)], path)
@@ -105,8 +116,8 @@ def test_curves_of_any_run_can_be_drawn(records, tmp_path):
 
 def test_a_matrix_is_drawn_with_its_class_names(tmp_path):
     matrix = [[8, 2, 0], [0, 10, 0], [0, 0, 0]]
-    save_confusion(matrix, ["cat", "dog", "class without pictures"], tmp_path / "named.png")
-    save_confusion(matrix, ["", "", ""], tmp_path / "unnamed.png")
+    draw(matrix, ["cat", "dog", "class without pictures"], tmp_path / "named.png")
+    draw(matrix, ["", "", ""], tmp_path / "unnamed.png")
     named, unnamed = pixels(tmp_path / "named.png"), pixels(tmp_path / "unnamed.png")
     assert named.shape != unnamed.shape or (named != unnamed).any()
 
@@ -175,7 +186,7 @@ def test_learning_rates_are_drawn_by_their_magnitude(rates, scale, figures, tmp_
 def test_no_class_name_is_read_as_a_formula(uses_tex, figures, tmp_path):
     names = [r"$\frac$", "$a_1$ and $", "100%_{^}", "tab\tand\nline"]
     with matplotlib.rc_context({"text.usetex": uses_tex}):
-        save_confusion(np.eye(4, dtype=int).tolist(), names, tmp_path / "formulas.png")
+        draw(np.eye(4, dtype=int), names, tmp_path / "formulas.png")
     assert class_labels(figures[0]) == [*names[:3], "tab and line"]
 
 
@@ -184,7 +195,7 @@ def test_a_name_without_glyphs_gives_way_to_the_number_of_its_class(
 ):
     monkeypatch.setattr(text, "CJK_FONTS", ())
     names = ["ça", "丁香鱼", "", "\udcff", "\x07"]
-    save_confusion(np.eye(6, dtype=int).tolist(), names, tmp_path / "numbers.png")
+    draw(np.eye(6, dtype=int), names, tmp_path / "numbers.png")
     assert class_labels(figures[0]) == ["ça", "#1", "#2", "#3", "#4", "#5"]
     assert not caplog.records
 
@@ -192,13 +203,13 @@ def test_a_name_without_glyphs_gives_way_to_the_number_of_its_class(
 def test_a_font_that_has_the_missing_glyphs_is_used(figures, tmp_path, monkeypatch, caplog):
     """STIX, which comes with matplotlib, stands for a font of Chinese: it has the frown, U+2322."""
     monkeypatch.setattr(text, "CJK_FONTS", ("No Such Font", "STIXGeneral"))
-    save_confusion([[1, 0], [0, 1]], ["a \u2322", "丁"], tmp_path / "glyphs.png")
+    draw([[1, 0], [0, 1]], ["a \u2322", "丁"], tmp_path / "glyphs.png")
     assert class_labels(figures[0]) == ["a \u2322", "#1"]
     assert not caplog.records
 
 
 def test_a_long_name_keeps_its_two_ends(figures, tmp_path):
-    save_confusion([[1, 0], [0, 1]], ["start" + "x" * 500 + "end", "b"], tmp_path / "long.png")
+    draw([[1, 0], [0, 1]], ["start" + "x" * 500 + "end", "b"], tmp_path / "long.png")
     shortened = class_labels(figures[0])[0]
     assert shortened.startswith("start") and shortened.endswith("end") and len(shortened) < 30
     assert max(pixels(tmp_path / "long.png").shape) < 1000
@@ -206,27 +217,27 @@ def test_a_long_name_keeps_its_two_ends(figures, tmp_path):
 
 def test_the_title_and_the_cells_say_the_counts(figures, tmp_path):
     matrix = [[8, 2, 0], [0, 9, 1], [0, 0, 0]]
-    save_confusion(matrix, ["cat", "dog", "class without pictures"], tmp_path / "counts.png")
+    draw(matrix, ["cat", "dog", "class without pictures"], tmp_path / "counts.png")
     assert suptitle(figures[0]) == "top-1 85.000 % of 20 images"
     cells = {text.get_position(): text.get_text() for text in figures[0].axes[0].texts}
     assert cells == {(0, 0): "8", (1, 0): "2", (1, 1): "9", (2, 1): "1"}
 
 
 def test_a_matrix_of_no_images_is_drawn(figures, tmp_path):
-    save_confusion([[0, 0], [0, 0]], ["a", "b"], tmp_path / "none.png")
-    save_confusion(np.zeros((61, 61), int).tolist(), [], tmp_path / "none_of_many.png")
+    draw([[0, 0], [0, 0]], ["a", "b"], tmp_path / "none.png")
+    draw(np.zeros((61, 61), int), [], tmp_path / "none_of_many.png")
     assert set(map(suptitle, figures)) == {"0 images"}
 
 
 def test_a_small_share_of_errors_can_be_seen(figures, tmp_path):
-    save_confusion([[99, 1], [0, 100]], ["a", "b"], tmp_path / "small.png")
+    draw([[99, 1], [0, 100]], ["a", "b"], tmp_path / "small.png")
     (image,) = figures[0].axes[0].get_images()
     assert image.norm(0.01) > 0.1
 
 
 def test_sixty_classes_are_all_named(figures, tmp_path):
     names = [f"class {index}" for index in range(60)]
-    save_confusion(np.eye(60, dtype=int).tolist(), names, tmp_path / "sixty.png")
+    draw(np.eye(60, dtype=int), names, tmp_path / "sixty.png")
     assert class_labels(figures[0]) == names
     assert max(pixels(tmp_path / "sixty.png").shape) < 2000
 
@@ -236,7 +247,7 @@ def test_many_classes_are_summed_in_blocks_beside_their_confusions(num_classes, 
     matrix = 10 * np.eye(num_classes, dtype=int)
     matrix[3, 7], matrix[60, 2], matrix[7, 3] = 6, 5, 4
     names = [f"name {index} $" for index in range(num_classes)]
-    save_confusion(matrix.tolist(), names, tmp_path / "many.png")
+    draw(matrix, names, tmp_path / "many.png")
     left, right = [axes for axes in figures[0].axes if axes.get_title() or axes.get_images()]
     (image,) = left.get_images()
     assert image.get_array().shape[0] <= 100

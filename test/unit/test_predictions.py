@@ -42,4 +42,4 @@ def test_the_confusion_matrix_counts_true_by_predicted() -> None:
     )
     whole = merged([recorder.read()])
     assert whole is not None
-    assert whole.confusion(3) == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]
+    assert whole.confusion(3).blocks(1).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]

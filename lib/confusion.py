@@ -1,0 +1,54 @@
+"""What was taken for what: how often each pair of a true and a predicted class occurs.
+
+Only pairs that occur are counted, so that tens of thousands of classes need no more than their
+images.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+class ConfusionCounts:
+    """P pairs (true class, predicted class) in ascending order, and how many images each has.
+
+    `true`, `predicted` and `counts` are P long; `num_images` and `num_correct` have an entry a
+    class; `wrong` are the places of the pairs of different classes, the commonest first.
+    """
+
+    def __init__(self, true: Indices, predicted: Indices, num_classes: int) -> None:
+        pairs, self.counts = np.unique(true * num_classes + predicted, return_counts=True)
+        self.num_classes = num_classes
+        self.true, self.predicted = np.divmod(pairs, num_classes)
+        is_right = self.true == self.predicted
+        self.num_images = self._by_class(np.ones_like(is_right))
+        self.num_correct = self._by_class(is_right)
+        wrong = np.flatnonzero(~is_right)
+        self.wrong = wrong[np.argsort(-self.counts[wrong], kind="stable")]
+
+    def taken_for(self) -> dict[int, int]:
+        """Return what each class was most often taken for; a class that is always right is not in.
+
+        Of equally frequent ones it is the lowest.
+        """
+        answer_of: dict[int, int] = {}
+        for pair in self.wrong.tolist():
+            answer_of.setdefault(int(self.true[pair]), int(self.predicted[pair]))
+        return answer_of
+
+    def blocks(self, size: int) -> Indices:
+        """Return the counts [true][predicted] of blocks of `size` classes; 1: the whole matrix."""
+        side = math.ceil(self.num_classes / size)
+        sums = np.zeros((side, side), np.int64)
+        np.add.at(sums, (self.true // size, self.predicted // size), self.counts)
+        return sums
+
+    def _by_class(self, are_counted: npt.NDArray[np.bool_]) -> Indices:
+        sums = np.zeros(self.num_classes, np.int64)
+        np.add.at(sums, self.true, self.counts * are_counted)
+        return sums
