@@ -25,9 +25,11 @@ from lib.data import (
     read_train_val,
     train_loader,
 )
+from lib.data.packed import is_packed
 from lib.distributed import Processes
 from lib.models.views import MirroredMean
 from lib.objective import Computing
+from lib.pictures import has_pictures_below
 from lib.precision import Precision
 from lib.transforms import eval_resize
 
@@ -40,6 +42,32 @@ def read_images(config: CfgNode, data_path: Path | str) -> tuple[ImageList, Imag
         train_set=data.TRAIN_SET,
         val_set=data.TEST_SET,
         aside=SetAside(data.VAL_SHARE, data.SPLIT_SEED),
+    )
+
+
+def picture_folders(config: CfgNode, data_path: Path | str) -> tuple[Path, ...]:
+    """Return the folders that `read_images` lists: the parts; none of a packed data set."""
+    data = config.DATASET
+    if is_packed(data_path):
+        return ()
+    parts = [data.TRAIN_SET] if data.VAL_SHARE else [data.TRAIN_SET, data.TEST_SET]
+    return tuple(Path(data_path) / part for part in parts)
+
+
+def unused_part_remark(config: CfgNode, data_path: Path | str) -> str | None:
+    """Return a remark where DATASET.VAL_SHARE takes the place of a part that has pictures."""
+    data = config.DATASET
+    if not data.VAL_SHARE or is_packed(data_path):
+        return None
+    root = Path(data_path)
+    part, train = root / data.TEST_SET, root / data.TRAIN_SET
+    if part.resolve().is_relative_to(train.resolve()):  # its pictures are listed
+        return None
+    if not has_pictures_below(part):
+        return None
+    return (
+        f"{part} is not used: DATASET.VAL_SHARE {data.VAL_SHARE:g} sets pictures of {train} aside "
+        "to validate with; DATASET.VAL_SHARE 0 validates with that folder"
     )
 
 

@@ -125,6 +125,11 @@ def walk(root: Path | str, *, leave_out: Path | None = None) -> Iterator[tuple[s
         yield folder, names
 
 
+def has_pictures_below(folder: Path) -> bool:
+    """Tell whether a file with a picture's ending lies in a folder, at any depth."""
+    return any(any(map(is_picture, names)) for _, names in walk(folder))
+
+
 def _entries(folder: str) -> tuple[list[str], list[str]]:
     """Paths of the folders in a folder, and names of its files; see `walk`.
 

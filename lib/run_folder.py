@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TextIO
 
@@ -44,7 +45,7 @@ def lock(folder: Path) -> TextIO:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "w")  # noqa: SIM115  held open on purpose
     except OSError as error:
-        raise ValueError(f"folder {folder} cannot be written: {error.strerror}") from None
+        raise ValueError(_not_writable(folder, error)) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -53,6 +54,36 @@ def lock(folder: Path) -> TextIO:
             f"another run is writing to {folder}: wait for it, or give this one a folder of its own"
         ) from None
     return file
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError where nothing can be written to the folder, or where it would be made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(_not_writable(folder, error)) from None
+
+
+def _not_writable(folder: Path, error: OSError) -> str:
+    return f"folder {folder} cannot be written ({error.strerror}): give --out a folder that can be"
+
+
+def check_apart(folder: Path, classes: Path) -> None:
+    """Raise ValueError where a run folder lies in `classes`, whose folders are classes.
+
+    The next run would take it for one.
+    """
+    if folder.resolve().is_relative_to(classes.resolve()):
+        raise ValueError(
+            f"the run folder {folder} lies in {classes}, whose folders are the classes, and would "
+            f"become one: give --out a folder outside, such as {_beside(classes)}"
+        )
+
+
+def _beside(classes: Path) -> Path:
+    return Path(os.path.relpath(classes.resolve().parent / f"{classes.resolve().name}_run"))
 
 
 def set_aside_older_run(folder: Path) -> Path | None:

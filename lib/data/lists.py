@@ -184,22 +184,29 @@ def require_same_classes(
         )
 
 
+def sub_folders(folder: Path) -> tuple[str, ...]:
+    """Sorted names of the folders in a folder; hidden ones such as .ipynb_checkpoints are none."""
+    return tuple(
+        sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    )
+
+
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the class folders; hidden ones such as .ipynb_checkpoints are none.
+    """`sub_folders`, of which there must be some.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    names = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
+    names = sub_folders(folder)
     if not names:
         raise FileNotFoundError(
             f"{folder} has no class folders: put the pictures of each class in a folder of its own"
         )
-    return tuple(names)
+    return names
 
 
 def _existing_folder(root: Path, name: str) -> Path:

@@ -5,6 +5,6 @@ writes beside its weights. `run`: the epochs.
 """
 
 from lib.trainer.run import train
-from lib.trainer.starting import TrainRequest, fetch_pretrained
+from lib.trainer.starting import TrainRequest, check_request, fetch_pretrained
 
-__all__ = ["TrainRequest", "fetch_pretrained", "train"]
+__all__ = ["TrainRequest", "check_request", "fetch_pretrained", "train"]

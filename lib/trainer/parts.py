@@ -20,6 +20,7 @@ from lib.assembly import (
     build_train_loader,
     place,
     read_images,
+    unused_part_remark,
 )
 from lib.checkpoint import Position, restore_rng_states
 from lib.data import ImageList, TrainBatches
@@ -74,7 +75,7 @@ class Parts:
     seed: int
     position: Position
     decoder: str  # of the training pictures
-    remarks: tuple[str, ...]  # where a resume is not exact
+    remarks: tuple[str, ...]  # where a resume is not exact, or data is not used
 
     @property
     def judged_network(self) -> nn.Module:
@@ -170,6 +171,7 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
     )
     remarks = (
         remark,
+        unused_part_remark(config, request.data_path),
         decoder_remark(start, decoder),
         teacher_remark(start, objective.teacher_sum),
         *optimising_remarks(config, start),

@@ -284,7 +284,7 @@ class _Run:
         return Stopped(
             signal,
             f"the state at epoch {epoch} step {step} is saved in {self._request.folder}; go on "
-            "with --auto_resume",
+            "with the same command and --auto_resume",
         )
 
     def _note_best(self, epoch: int, stats: EvalStats) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 from yacs.config import CfgNode
 
+from lib.assembly import picture_folders
 from lib.checkpoint import (
     Head,
     Position,
@@ -20,7 +21,7 @@ from lib.checkpoint import (
 from lib.distributed import Processes
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
-from lib.run_folder import CHECKPOINT, is_signed
+from lib.run_folder import CHECKPOINT, check_apart, check_writable, is_signed
 from lib.weights import find_weights, published
 
 
@@ -44,6 +45,12 @@ class TrainRequest:
     def is_performance(self) -> bool:
         """True for a run that only measures: no evaluation, no weights written."""
         return self.stop_step is not None
+
+    def checkpoint(self, config: CfgNode) -> Path | None:
+        """Return the checkpoint that is asked for; None where there is none to resume."""
+        own = self.folder / CHECKPOINT
+        wants_own = self.auto_resume or config.TRAIN.RESUME
+        return self.resume or (own if wants_own and own.is_file() else None)
 
 
 @dataclass(frozen=True)
@@ -98,9 +105,8 @@ def fetch_pretrained(config: CfgNode, request: TrainRequest) -> None:
     """
     if config.DISTILL.TEACHER:
         find_weights(config.DISTILL.TEACHER)
-    wanted, own = config.MODEL.PRETRAINED, request.folder / CHECKPOINT
-    wants_own = request.auto_resume or config.TRAIN.RESUME
-    if not wanted or request.resume or (wants_own and own.is_file()):
+    wanted = config.MODEL.PRETRAINED
+    if not wanted or request.checkpoint(config):
         return
     entry = published(wanted)
     if entry is not None and ARCHS[entry.arch] != network_spec(config):
@@ -110,6 +116,17 @@ def fetch_pretrained(config: CfgNode, request: TrainRequest) -> None:
             "(python tools/weights.py list shows all)"
         )
     find_weights(wanted)
+
+
+def check_request(config: CfgNode, request: TrainRequest) -> None:
+    """Raise ValueError for what is wrong before any data or weights are read.
+
+    That is an unknown network, and a run folder that cannot be written or lies among the classes.
+    """
+    network_spec(config)
+    check_writable(request.folder)
+    for classes in picture_folders(config, request.data_path):
+        check_apart(request.folder, classes)
 
 
 def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> Start:
@@ -124,9 +141,7 @@ def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> 
     # Rank 0 signs the folder, so its word holds for the ranks of other machines too.
     is_restart = processes.gather(is_restart)[0]
     wants_own = request.auto_resume or config.TRAIN.RESUME
-    path = own if is_restart and own.is_file() else request.resume
-    if path is None and wants_own and own.is_file():
-        path = own
+    path = own if is_restart and own.is_file() else request.checkpoint(config)
     if path is not None:
         state = load_training_state(path)
         return Start("resumed", WeightFile(path, state["state_dict"], None), state)

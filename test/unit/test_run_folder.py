@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from lib import run_folder
-from lib.run_folder import lock, redirect_output, set_aside_older_run
+from lib.run_folder import (
+    check_apart,
+    check_writable,
+    lock,
+    redirect_output,
+    set_aside_older_run,
+)
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -108,3 +114,21 @@ def test_redirecting_needs_a_place_that_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         redirect_output(tmp_path / "file" / "rank_1.log", append=False)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_it_is_made(tmp_path):
+    check_writable(tmp_path / "deep" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "run", Path("/proc/x")):
+        with pytest.raises(ValueError, match=f"folder {folder} cannot be written .*: give --out"):
+            check_writable(folder)
+
+
+def test_a_run_folder_among_class_folders_is_refused_with_one_beside_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("data"), Path("data") / "runs" / "first", tmp_path / "data" / "run"):
+        with pytest.raises(ValueError, match="lies in data, .* such as data_run$"):
+            check_apart(folder, Path("data"))
+    for folder in (Path("runs"), Path("data_run"), Path("data/../run")):
+        check_apart(folder, Path("data"))
