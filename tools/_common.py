@@ -75,13 +75,32 @@ def configured(
     keys: Mapping[str, tuple[str, ...]],
     *,
     found: Sequence[str] = (),
+    quiet: bool = False,
 ) -> CfgNode:
     """Return the configuration of a command line: yaml, then options, then KEY VALUE overrides.
 
     `keys` maps an option's name to the config keys that it sets when given. `found` are keys and
-    values that come before the options: what a script has found out by itself.
+    values that come before the options: what a script has found out by itself. `quiet`: without
+    the warnings, where the same command line is read once more.
     """
-    overrides = list(found)
+    given = overrides_of(args, environment, keys)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        config = load_config(args.cfg, [*found, *given])
+    if quiet:
+        return config
+    one_process = args.cards * getattr(args, "nproc", 1) == 1
+    if environment.ranks.is_main and (environment.launched or one_process):
+        for warning in caught:
+            print(f"[Warning] {warning.message}", flush=True)
+    return config
+
+
+def overrides_of(
+    args: argparse.Namespace, environment: Environment, keys: Mapping[str, tuple[str, ...]]
+) -> list[str]:
+    """Return the config keys that a command line gives, each with its value; see `configured`."""
+    overrides = []
     for option, names in keys.items():
         value = getattr(args, option)
         if value is not None:
@@ -89,15 +108,7 @@ def configured(
     precision = _asked_precision(args, environment)
     if precision is not None:
         overrides += ["TRAIN.PRECISION", precision]
-    overrides += _positional(args)[1]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        config = load_config(args.cfg, overrides)
-    one_process = args.cards * getattr(args, "nproc", 1) == 1
-    if environment.ranks.is_main and (environment.launched or one_process):
-        for warning in caught:
-            print(f"[Warning] {warning.message}", flush=True)
-    return config
+    return overrides + _positional(args)[1]
 
 
 def _positional(args: argparse.Namespace) -> tuple[str | None, list[str]]:
@@ -119,11 +130,6 @@ def _asked_precision(args: argparse.Namespace, environment: Environment) -> str 
             "ALLOW_HF32, ALLOW_FP32): choose one"
         )
     return asked.pop() if asked else None
-
-
-def given_data_path(args: argparse.Namespace) -> str | None:
-    """Return the data path of the command line as it was given; None where there is none."""
-    return _positional(args)[0]
 
 
 def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path | str:

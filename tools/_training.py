@@ -10,10 +10,12 @@ import _common
 from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser
+from lib.config import default_run_folder
 from lib.environment import Environment, read_environment
 from lib.launch import Cluster, end_with_parent
-from lib.run_folder import LOGS
+from lib.run_folder import LOGS, PERFORMANCE
 
+_OLD_SCRIPTS_STOP_STEP = 200
 KEYS = {
     "workers": ("WORKERS",),
     "bs": ("TRAIN.BATCH_SIZE_PER_GPU", "TEST.BATCH_SIZE_PER_GPU"),
@@ -41,6 +43,20 @@ def add_training_options(parser: ArgumentParser) -> None:
     add("--pretrained", help="weights to start from: a file, a name of weights.py, or an address")
     add("--resume", type=Path, help="checkpoint.pth.tar to continue")
     add("--auto_resume", action="store_true", help="continue the run folder's checkpoint if there")
+    add(
+        "--stop_step",
+        type=_stop_step,
+        help="measure so many steps only: no evaluation, no weights; TRUE means 200",
+    )
+
+
+def _stop_step(text: str) -> int:
+    if text.lower() == "true":
+        return _OLD_SCRIPTS_STOP_STEP
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps") from None
 
 
 def begin(args: argparse.Namespace) -> Environment:
@@ -60,35 +76,42 @@ def cluster_of(args: argparse.Namespace) -> Cluster:
     return Cluster(args.cards, args.nproc, args.dn, args.addr, args.port, args.max_restarts)
 
 
+def request_of(args: argparse.Namespace, environment: Environment, config: CfgNode) -> TrainRequest:  # noqa: F821  imported with torch, below
+    """Return what the options ask for, the run folder included. Raises as `data_path_of`."""
+    from lib.trainer import TrainRequest  # torch's failure is explained
+
+    folder = args.out or default_run_folder(config, args.cfg)
+    return TrainRequest(
+        _common.data_path_of(args, config),
+        folder if args.stop_step is None else folder / PERFORMANCE,
+        args.cfg.stem,
+        resume=args.resume,
+        auto_resume=args.auto_resume,
+        stop_step=args.stop_step,
+        profile_start_step=environment.profile_start_step if environment.profile else None,
+    )
+
+
 def start_training(
     args: argparse.Namespace,
     environment: Environment,
     config: CfgNode,
     *,
-    folder: Path,
-    stop_step: int | None = None,
+    request: TrainRequest,  # noqa: F821  imported with torch, below
 ) -> None:
     """Train into the run folder, on the cards that the options ask for.
 
     Raises what `lib.trainer.train` raises.
     """
-    from lib.trainer import TrainRequest, fetch_pretrained, train  # torch's failure is explained
+    from lib.trainer import check_request, fetch_pretrained, train
 
-    request = TrainRequest(
-        _common.data_path_of(args, config),
-        folder,
-        args.cfg.stem,
-        resume=args.resume,
-        auto_resume=args.auto_resume,
-        stop_step=stop_step,
-        profile_start_step=environment.profile_start_step if environment.profile else None,
-    )
     if environment.ranks.local_rank == 0:
+        check_request(config, request)
         fetch_pretrained(config, request)
     _common.run_on_cards(
         args,
         environment,
         cluster_of(args),
-        log_dir=args.log_dir or folder / LOGS,
+        log_dir=args.log_dir or request.folder / LOGS,
         work=partial(train, config, request),
     )

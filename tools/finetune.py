@@ -6,49 +6,74 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import _common
 import _init_paths
 import _training
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser, run_script
-from lib.config import default_run_folder
-
-if TYPE_CHECKING:
-    from yacs.config import CfgNode
+from lib.environment import Environment
 
 RECIPE = Path(_init_paths.ROOT) / "experiments" / "finetune.yaml"
+_NONE = "none"  # --pretrained none: from scratch
 
 
 def main() -> int:
     """Find out what the folder and the weights are, say it, and train."""
     args = _parse()
     environment = _training.begin(args)
-    data_path = _common.given_data_path(args)
-    if data_path is None:
-        raise ValueError("no data path: give the folder that holds your class folders")
-
-    from lib.finetuning import NONE, folder_settings, network_settings  # loads torch
-
-    found = [*folder_settings(data_path), *network_settings(args.pretrained, args.arch)]
-    if args.pretrained == NONE:
-        args.pretrained = None  # said by `found`
+    if args.pretrained == _NONE:
+        args.pretrained = ""
+    found, remarks = _find_out(args, environment)
     config = _common.configured(args, environment, _training.KEYS, found=found)
-    folder = args.out or default_run_folder(config, args.cfg)
+    request = _training.request_of(args, environment, config)
     if not environment.launched:
-        _introduce(args, config)
-    _training.start_training(args, environment, config, folder=folder)
+        from lib.trainer import check_request
+
+        check_request(config, request)  # before every file is opened
+        for line in remarks:
+            print(line, flush=True)
+        _survey(config, request.data_path)
+    _training.start_training(args, environment, config, request=request)
     return 0
 
 
-def _introduce(args: argparse.Namespace, config: CfgNode) -> None:
-    from lib.assembly import read_images
-    from lib.finetuning import survey
+def _find_out(
+    args: argparse.Namespace, environment: Environment
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the config keys and values that folder, weights and checkpoint say, and remarks."""
+    # Loads torch, whose failure is explained.
+    from lib.finetuning import folder_settings, network_settings, resumed_settings
 
-    images, val_images = read_images(config, _common.data_path_of(args, config))
-    for line in survey(images, val_images, progress=_with_bar):
+    given = _common.overrides_of(args, environment, _training.KEYS)
+    values = dict(zip(given[::2], given[1::2], strict=False))
+    config = _common.configured(args, environment, _training.KEYS, quiet=True)
+    folder = folder_settings(
+        _common.data_path_of(args, config), config.DATASET, given=values.keys()
+    )
+    found = list(folder.settings)
+    config = _common.configured(args, environment, _training.KEYS, found=found, quiet=True)
+    checkpoint = _training.request_of(args, environment, config).checkpoint(config)
+    if checkpoint is not None:
+        found += resumed_settings(checkpoint)
+        network = ["MODEL.NAME", args.arch] if args.arch else []
+    else:
+        network = network_settings(
+            values.get("MODEL.PRETRAINED"),
+            args.arch or values.get("MODEL.NAME"),
+            default_pretrained=config.MODEL.PRETRAINED,
+        )
+    return [*found, *network], folder.remarks
+
+
+def _survey(config: CfgNode, data_path: Path | str) -> None:
+    from lib.assembly import picture_folders, read_images
+    from lib.finetuning import Surveyed, survey
+
+    data = Surveyed(*read_images(config, data_path), picture_folders(config, data_path))
+    for line in survey(data, config.DATASET, progress=_with_bar):
         print(line, flush=True)
 
 

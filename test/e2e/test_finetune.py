@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import RunScript, write_pictures
+from conftest import TRAIN, RunScript, write_pictures
 
 from lib.checkpoint import read_weights
-from lib.data.lists import ImageList
-from lib.finetuning import folder_settings, network_settings, survey
 
 SCRIPT = "tools/finetune.py"
 SMALL = (
@@ -82,50 +81,15 @@ def test_the_same_classes_keep_their_head(
 
 
 @pytest.mark.parametrize(
-    ("folders", "found"),
-    [
-        (["train", "val"], ["DATASET.TEST_SET", "val", "DATASET.VAL_SHARE", "0"]),
-        (["train", "test", "valid"], ["DATASET.TEST_SET", "valid", "DATASET.VAL_SHARE", "0"]),
-        (["train"], []),
-        (["cats", "dogs"], ["DATASET.TRAIN_SET", "."]),
-    ],
-)
-def test_the_parts_of_a_folder_are_found(tmp_path: Path, folders, found) -> None:
-    for folder in folders:
-        (tmp_path / folder).mkdir()
-    assert folder_settings(str(tmp_path)) == ["DATASET.DATASET", tmp_path.name, *found]
-
-
-def test_the_network_is_that_of_the_weights_unless_it_is_said() -> None:
-    assert network_settings("hrnet_w48", None) == ["MODEL.NAME", "hrnet_w48"]
-    assert network_settings("hrnet_w18.timm_ssld", None) == ["MODEL.NAME", "hrnet_w18"]
-    assert network_settings(None, None) == []
-    assert network_settings("none", "hrnet_w30") == [
-        "MODEL.PRETRAINED",
-        "",
-        "MODEL.NAME",
-        "hrnet_w30",
-    ]
-
-
-def test_unequal_classes_and_bad_files_are_said(tmp_path: Path) -> None:
-    write_pictures(tmp_path, 12)
-    (tmp_path / "3.png").write_bytes(b"no picture")
-    paths = tuple(str(tmp_path / f"{number}.png") for number in range(12))
-    images = ImageList(paths[:11], (0,) * 10 + (1,), ("many", "few"))
-    lines = survey(images, ImageList(paths[11:], (0,), ("many", "few")), progress=list)
-    assert lines[1] == "pictures to train on a class: 1 (few) to 10 (many), 10 in the middle"
-    assert "TRAIN.CLASS_WEIGHTS balanced" in lines[2]
-    assert lines[3].startswith("[Warning] 1 files cannot be opened") and "3.png" in lines[3]
-
-
-@pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "no data path: give the folder"),
         (["nowhere"], "no such data folder: nowhere"),
         ([".", "--pretrained", "hrnet_w19"], "no such weight file: hrnet_w19"),
-        ([".", "--pretrained", "none", "--arch", "hrnet_w19"], "hrnet_w19"),
+        ([".", "--pretrained", "none", "--arch", "hrnet_w19", "--out", "../run"], "hrnet_w19"),
+        ([".", "--pretrained", "none", "--out", "/proc/x"], "folder /proc/x cannot be written"),
+        ([".", "--pretrained", "none"], "the run folder output/"),
+        ([".", "--pretrained", "none", "--out", "runs"], "the run folder runs lies in ."),
     ],
 )
 def test_bad_input_is_one_line(run_script: RunScript, tmp_path: Path, words, said) -> None:
@@ -135,3 +99,78 @@ def test_bad_input_is_one_line(run_script: RunScript, tmp_path: Path, words, sai
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert said in line
+    assert "your pictures" not in done.stdout  # no file was opened before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_run_folder_among_the_class_folders_of_a_part_is_refused(
+    run_script: RunScript, tiny_data: Path
+) -> None:
+    for script, words in ((SCRIPT, ("--pretrained", "none")), (TRAIN, ())):
+        for part in ("train", "val"):
+            out = tiny_data / part / "run"
+            done = run_script(script, tiny_data, *SMALL[2:], *words, "--out", out)
+            assert done.returncode == 2 and not out.exists()
+            (line,) = done.stderr.splitlines()
+            assert f"the run folder {out} lies in {tiny_data / part}" in line
+
+
+def test_a_validation_part_that_is_named_takes_the_place_of_the_share(
+    run_script: RunScript, tiny_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    for part, name in (("train", "train"), ("val", "holdout")):
+        (tmp_path / "data" / name).symlink_to(tiny_data / part)
+    words = (*SMALL, "--pretrained", "none", "DATASET.TEST_SET", "holdout")
+    done = run_script(SCRIPT, tmp_path / "data", *words, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "27 to train on, 11 to validate with" in done.stdout
+    assert "is not used" not in done.stdout
+    words += ("DATASET.VAL_SHARE", 0.3, "--stop_step", 1, "DATASET.ROOT", tmp_path / "data")
+    done = run_script(SCRIPT, *words, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'data' / 'holdout'} is not used: DATASET.VAL_SHARE 0.3" in done.stdout
+    assert (tmp_path / "run" / "performance" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_one_bad_file_does_not_end_a_small_run(
+    part: str, run_script: RunScript, tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    bad = tmp_path / "data" / part / "c0" / "1.png"
+    bad.write_bytes(b"no picture")
+    words = (*SMALL, "--pretrained", "none", "--out", tmp_path / "run")
+    done = run_script(SCRIPT, tmp_path / "data", *words)
+    assert done.returncode == 0, done.stderr
+    assert f"[Warning] 1 files cannot be opened and will be left out: {bad}" in done.stdout
+    assert str(bad) in (tmp_path / "run" / "bad_images.tsv").read_text()
+
+
+def test_a_run_goes_on_without_being_told_its_network_or_weights_again(
+    scratch_run: Path, run_script: RunScript, tiny_data: Path, tmp_path: Path
+) -> None:
+    words = (
+        tiny_data / "train", *SMALL[2:8], "--pretrained", tmp_path / "deleted.pth",
+        "--train_epochs", 2, "--lr", 0.02, "MODEL.IMAGE_SIZE", "[64, 64]",
+    )  # fmt: skip
+    shutil.copytree(scratch_run, tmp_path / "own")
+    own = run_script(SCRIPT, *words, "--out", tmp_path / "own", "--auto_resume")
+    assert own.returncode == 0, own.stderr
+    assert "resumed: " in own.stdout and str(tmp_path / "own" / "checkpoint") in own.stdout
+    given = scratch_run / "checkpoint.pth.tar"
+    other = run_script(SCRIPT, *words, "--out", tmp_path / "other", "--resume", given)
+    assert other.returncode == 0, other.stderr
+    assert "resumed: " in other.stdout and str(given) in other.stdout
+    assert "NAME: hrnet_w18_small_v1" in (tmp_path / "other" / "config.yaml").read_text()
+
+
+def test_a_network_alone_begins_with_its_published_weights(
+    run_script: RunScript, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not on this machine, and nothing may be downloaded: the refusal names them."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    done = run_script(SCRIPT, tiny_data, *SMALL, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "hrnet_w18_small_v1.timm is not in the cache" in done.stderr
