@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 from yacs.config import CfgNode
 
 _CHOICES = {
@@ -59,6 +62,10 @@ def value_at(config: CfgNode, path: str) -> object:
 
 def check(config: CfgNode) -> None:
     """Raise ValueError, in one line with the key and its value, for the first that is not."""
+    for path, value in _leaves(config):
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ValueError(f"{path}: {value} is not a finite number: give one")
     for path, allowed in _CHOICES.items():
         if value_at(config, path) not in allowed:
             raise ValueError(
@@ -109,6 +116,14 @@ def check(config: CfgNode) -> None:
         raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")
 
 
+def _leaves(config: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in config.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _check_optimising(train: CfgNode) -> None:
     if not 0 <= train.WARMUP_FACTOR <= 1:
         raise ValueError(f"TRAIN.WARMUP_FACTOR: {train.WARMUP_FACTOR} must be within [0, 1]")
@@ -148,10 +163,10 @@ def _check_recipe(config: CfgNode) -> None:
             f"DISTILL.ARCH: {distill.ARCH} without weights: name a file in DISTILL.TEACHER too"
         )
     if distill.TEACHER and distill.WEIGHT == 1:
-        unused = {"LOSS": "cross_entropy", "LABEL_SMOOTHING": 0.0, "CLASS_WEIGHTS": "no"}
+        unused = {"LOSS": "cross_entropy", "LABEL_SMOOTHING": 0, "CLASS_WEIGHTS": "no"}
         for key, default in unused.items():
             if train[key] != default:
                 raise ValueError(
                     f"TRAIN.{key}: {train[key]} has no effect with DISTILL.WEIGHT 1, which leaves "
-                    "the labels out: give less, or leave the key as it is"
+                    f"the labels out: set TRAIN.{key} {default}, or DISTILL.WEIGHT below 1"
                 )

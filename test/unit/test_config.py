@@ -199,7 +199,7 @@ def test_a_value_gets_the_type_of_its_key(key, text, value):
     [
         ("TRAIN.LR", "fast", "TRAIN.LR: 'fast' is a str, float is needed"),
         ("TRAIN.LR", "true", "TRAIN.LR: True is a bool, float is needed"),
-        ("TRAIN.LR", ".nan", "TRAIN.LR: nan is below 0"),
+        ("TRAIN.LR", ".nan", "TRAIN.LR: nan is not a finite number"),
         ("TRAIN.LR", "-1", "TRAIN.LR: -1.0 is below 0"),
         ("TRAIN.LR_FACTOR", "-0.1", "TRAIN.LR_FACTOR: -0.1 is below 0"),
         ("TRAIN.END_EPOCH", "0", "TRAIN.END_EPOCH: 0 is below 1"),
@@ -240,6 +240,9 @@ def test_a_value_gets_the_type_of_its_key(key, text, value):
         ("AUG.MIX_PROB", "-1", "must be a probability"),
         ("AUG.MIX_SWITCH_PROB", "2", "must be a probability"),
         ("AUG.MIXUP", "-0.2", "AUG.MIXUP: -0.2 is below 0"),
+        ("AUG.MIXUP", "inf", "AUG.MIXUP: inf is not a finite number"),
+        ("AUG.CROP_RATIO", "[0.5, .inf]", r"AUG.CROP_RATIO: \[0.5, inf\] is not a finite number"),
+        ("MODEL.EXTRA.X", "{Y: -.inf}", "MODEL.EXTRA.X.Y: -inf is not a finite number"),
         ("AUG.CUTMIX", "-1", "AUG.CUTMIX: -1.0 is below 0"),
         ("AUG.AUTO", "autoaugment", "is not one of no, randaugment, trivialaugment"),
         ("AUG.RANDAUGMENT", "[0, 9]", r"\[0, 9\] must be \[operations >= 1, strength in 0..30\]"),
@@ -269,14 +272,22 @@ def test_a_value_that_does_not_fit_is_one_line_with_the_key(key, text, message):
 
 
 @pytest.mark.parametrize(
-    ("key", "text"),
-    [("LOSS", "bce"), ("LABEL_SMOOTHING", "0.1"), ("CLASS_WEIGHTS", "balanced")],
+    ("key", "text", "without"),
+    [
+        ("LOSS", "bce", "cross_entropy"),
+        ("LABEL_SMOOTHING", "0.1", "0"),
+        ("CLASS_WEIGHTS", "balanced", "no"),
+    ],
 )
-def test_what_concerns_labels_is_refused_where_only_a_teacher_is_asked(key, text):
-    """Pitfall 6: a key that does nothing."""
+def test_what_concerns_labels_is_refused_where_only_a_teacher_is_asked(key, text, without):
+    """Pitfall 6: a key that does nothing. It may stand in a yaml: the words say what to set."""
     settings = ["DISTILL.TEACHER", "t.pth", f"TRAIN.{key}", text]
-    with pytest.raises(ValueError, match=f"TRAIN.{key}: {text} has no effect with DISTILL.WEIGHT"):
+    words = (
+        f"TRAIN.{key}: {text} has no effect with .* set TRAIN.{key} {without}, or DISTILL.WEIGHT"
+    )
+    with pytest.raises(ValueError, match=words):
         load_config(None, settings)
+    load_config(None, [*settings, f"TRAIN.{key}", without])
     load_config(None, [*settings, "DISTILL.WEIGHT", "0.9"])
 
 
