@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,14 +35,19 @@ from lib.precision import Precision
 from lib.transforms import eval_resize
 
 
-def read_images(config: CfgNode, data_path: Path | str) -> tuple[ImageList, ImageList]:
-    """Return the pictures to train on and to validate with; raises as `lib.data.read_train_val`."""
+def read_images(
+    config: CfgNode, data_path: Path | str, *, kept_aside: Set[str] | None = None
+) -> tuple[ImageList, ImageList]:
+    """Return the pictures to train on and to validate with; raises as `lib.data.read_train_val`.
+
+    `kept_aside` are those that a resumed run has set aside, by their paths in DATASET.TRAIN_SET.
+    """
     data = config.DATASET
     return read_train_val(
         data_path,
         train_set=data.TRAIN_SET,
         val_set=data.TEST_SET,
-        aside=SetAside(data.VAL_SHARE, data.SPLIT_SEED),
+        aside=SetAside(data.VAL_SHARE, data.SPLIT_SEED, kept_aside),
     )
 
 

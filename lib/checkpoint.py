@@ -53,6 +53,8 @@ class _AddedState(TypedDict, total=False):
     state_dict_ema: dict[str, torch.Tensor]  # the averaged weights, where TRAIN.EMA_DECAY is set
     num_ema_updates: int
     teacher: str  # SHA-256 sum of its weight file; '' where there is none
+    names_sum: str  # of the training pictures, see lib.trainer.same_pictures
+    names_aside: list[str]  # of the pictures set aside by DATASET.VAL_SHARE, within TRAIN_SET
 
 
 class TrainingState(_AddedState):

@@ -15,7 +15,7 @@ from lib.data.loading import Batch, LoaderOptions, eval_loader, num_workers, tra
 from lib.data.normalize import Normalize
 from lib.data.samplers import EvalBatches, TrainBatches
 from lib.data.sources import read_train_val, read_val
-from lib.data.splitting import SetAside
+from lib.data.splitting import SetAside, names_below
 
 __all__ = [
     "BadImage",
@@ -31,6 +31,7 @@ __all__ = [
     "choose_decoder",
     "eval_loader",
     "has_fast_decoder",
+    "names_below",
     "num_workers",
     "read_train_val",
     "read_val",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +13,15 @@ from lib.data.lists import ImageList
 
 @dataclass(frozen=True)
 class SetAside:
-    """Which pictures of each class are set aside: DATASET.VAL_SHARE and DATASET.SPLIT_SEED."""
+    """Which pictures of each class are set aside: DATASET.VAL_SHARE and DATASET.SPLIT_SEED.
+
+    `kept` are those that the run has set aside before, by their `names_below`. They and no others
+    are set aside then, so that none that was trained on is ever validated with.
+    """
 
     share: float  # of each class; 0: none
     seed: int = 0
+    kept: Set[str] | None = None
 
     def split(self, images: ImageList, folder: Path) -> tuple[ImageList, ImageList]:
         """Return the pictures to train on and those set aside, each in the order of `images`.
@@ -23,20 +29,21 @@ class SetAside:
         Of n pictures of a class round(share * n) are set aside, at least 1 and at most n - 1: those
         with the smallest hashes of the seed and their path below `folder`. So neither the machine
         nor the order of the files matters, and pictures added later move few of the others.
-        Raises ValueError where no class has two pictures.
+        Raises ValueError where no class has two pictures, or none is left of those kept.
         """
-        by_class: dict[int, list[tuple[bytes, int]]] = {}
-        for index, (path, target) in enumerate(zip(images.paths, images.targets, strict=True)):
-            key = self._hash(os.path.relpath(path, folder))
-            by_class.setdefault(target, []).append((key, index))
-        aside: set[int] = set()
-        for members in by_class.values():
-            num_aside = min(max(1, round(self.share * len(members))), len(members) - 1)
-            aside.update(index for _, index in sorted(members)[:num_aside])
-        if not aside:
+        names = names_below(images, folder)
+        aside = self._chosen(names, images.targets) if self.kept is None else self._kept(names)
+        if not aside and self.kept is None:
             raise ValueError(
                 f"{folder}: no class has two pictures, so that one could be set aside to validate "
                 "with (DATASET.VAL_SHARE): add pictures, or a val/ folder"
+            )
+        if not aside or len(aside) == len(names):
+            missing = "validate with" if not aside else "train on"
+            raise ValueError(
+                f"{folder} holds nothing to {missing}: the resumed run has set aside "
+                f"{len(self.kept or ())} pictures, of which {len(aside)} are among its "
+                f"{len(names)}; bring the pictures back, or begin a new run with --pretrained"
             )
         indices = range(len(images))
         return (
@@ -44,8 +51,27 @@ class SetAside:
             _subset(images, [index for index in indices if index in aside]),
         )
 
+    def _chosen(self, names: Sequence[str], targets: Sequence[int]) -> set[int]:
+        by_class: dict[int, list[tuple[bytes, int]]] = {}
+        for index, (name, target) in enumerate(zip(names, targets, strict=True)):
+            by_class.setdefault(target, []).append((self._hash(name), index))
+        aside: set[int] = set()
+        for members in by_class.values():
+            num_aside = min(max(1, round(self.share * len(members))), len(members) - 1)
+            aside.update(index for _, index in sorted(members)[:num_aside])
+        return aside
+
+    def _kept(self, names: Sequence[str]) -> set[int]:
+        return {index for index, name in enumerate(names) if name in (self.kept or ())}
+
     def _hash(self, name: str) -> bytes:
         return hashlib.sha256(f"{self.seed}/".encode() + os.fsencode(name)).digest()
+
+
+def names_below(images: ImageList, folder: Path) -> list[str]:
+    """Return the pictures' paths below `folder`, in which they were listed."""
+    prefix = os.path.join(folder, "")
+    return [path.removeprefix(prefix) for path in images.paths]
 
 
 def _subset(images: ImageList, indices: list[int]) -> ImageList:

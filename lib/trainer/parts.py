@@ -41,6 +41,13 @@ from lib.trainer.optimising import (
     optimizer_options,
     run_schedule,
 )
+from lib.trainer.same_pictures import (
+    PictureNames,
+    kept_aside,
+    picture_names,
+    split_remarks,
+    with_own_split,
+)
 from lib.trainer.starting import (
     Start,
     TrainRequest,
@@ -59,8 +66,10 @@ from lib.trainer.starting import (
 class Parts:
     """A run's objects, with the state of what it starts from already in them."""
 
+    config: CfgNode  # as asked for, but for what a resumed run keeps
     images: ImageList
     val_images: ImageList
+    names: PictureNames  # of both
     network: nn.Module  # the plain one: evaluated and saved
     model: nn.Module  # the same weights, wrapped for several cards: trained
     average: AveragedWeights | None  # of the network's weights
@@ -75,7 +84,7 @@ class Parts:
     seed: int
     position: Position
     decoder: str  # of the training pictures
-    remarks: tuple[str, ...]  # where a resume is not exact, or data is not used
+    remarks: tuple[str, ...]  # where a resume is not exact, data or settings have no effect
 
     @property
     def judged_network(self) -> nn.Module:
@@ -126,16 +135,18 @@ class Progress:
         )
 
 
-def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) -> Parts:
+def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> Parts:
     """Read the data lists, then build network, optimizer and loaders and load what there is.
 
     Raises ValueError and FileNotFoundError for data, settings or weights that do not fit; bad data
     is told before the network is built.
     """
-    images, val_images = read_images(config, request.data_path)
+    start = find_start(asked, request, processes)
+    config = with_own_split(asked, start)
+    images, val_images = read_images(config, request.data_path, kept_aside=kept_aside(start))
     num_classes = class_count(config, images.class_names)
-    start = find_start(config, request, processes)
-    check_same_data(start, images.class_names, num_images=len(images))
+    names = picture_names(config, request.data_path, start=start, images=images, val=val_images)
+    check_same_data(start, images.class_names, num_images=len(images), names_sum=names.sum)
     check_same_start(start, processes)
     seed = start.seed(config.SEED)
     torch.manual_seed(seed)
@@ -174,12 +185,13 @@ def build_parts(config: CfgNode, request: TrainRequest, processes: Processes) ->
         unused_part_remark(config, request.data_path),
         decoder_remark(start, decoder),
         teacher_remark(start, objective.teacher_sum),
+        *split_remarks(asked, start, images, len(val_images)),
         *optimising_remarks(config, start),
     )
     return Parts(
-        images, val_images, network, _wrapped(network, config, processes), average, optimizer,
-        schedule, loader, val_loader, computing, objective, start, started, seed, position, decoder,
-        tuple(said for said in remarks if said),
+        config, images, val_images, names, network, _wrapped(network, config, processes), average,
+        optimizer, schedule, loader, val_loader, computing, objective, start, started, seed,
+        position, decoder, tuple(said for said in remarks if said),
     )  # fmt: skip
 
 

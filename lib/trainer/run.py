@@ -52,8 +52,9 @@ def train(config: CfgNode, request: TrainRequest, processes: Processes) -> None:
 
 class _Run:
     def __init__(self, config: CfgNode, request: TrainRequest, processes: Processes):
-        self._config, self._request, self._processes = config, request, processes
+        self._request, self._processes = request, processes
         self._parts = build_parts(config, request, processes)
+        self._config = config = self._parts.config
         self._progress = restored_progress(self._parts.start)
         self._reporter = Reporter(config, request, processes, self._parts)
         self._num_run_steps = 0  # of this process, over its epochs

@@ -234,15 +234,24 @@ def class_count(config: CfgNode, class_names: tuple[str, ...]) -> int:
     return len(class_names)
 
 
-def check_same_data(start: Start, class_names: tuple[str, ...], *, num_images: int) -> None:
+def check_same_data(
+    start: Start, class_names: tuple[str, ...], *, num_images: int, names_sum: str
+) -> None:
     """Raise ValueError where a resumed run had other classes, or is amid other images."""
     if start.state is None:
         return
     theirs_images, step = start.state["num_images"], start.state["position"]["step"]
+    theirs_sum = start.state.get("names_sum", "")
     if step and theirs_images != num_images:
         raise ValueError(
             f"{start.path} was saved inside an epoch of {theirs_images} images, the data now has "
             f"{num_images}: bring the images back, or begin a new run with --pretrained"
+        )
+    if step and theirs_sum and names_sum and theirs_sum != names_sum:
+        raise ValueError(
+            f"{start.path} was saved inside an epoch of {theirs_images} images, and not all of "
+            "these have the same names now: bring them back as they were, or begin a new run with "
+            "--pretrained"
         )
     theirs = tuple(start.state["class_names"])
     if theirs != class_names:

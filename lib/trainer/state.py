@@ -41,6 +41,8 @@ def training_state(
         best_accuracy=progress.best_accuracy,
         report=progress.report,
         num_images=len(parts.images),
+        names_sum=parts.names.sum,
+        names_aside=list(parts.names.aside),
         class_names=list(names),
         class_to_idx={name: index for index, name in enumerate(names)},
         config=config.dump(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import TRAIN, RunScript, command, run_until, script_environment
 
 from lib import checkpoint
@@ -380,6 +382,96 @@ def test_a_run_folder_takes_one_run_at_a_time(
     first.kill()
     first.wait()
     assert second.returncode == 2 and "another run is writing" in second.stderr
+
+
+@pytest.fixture
+def split_run(tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path):
+    """Run on class folders of which a part is set aside; the rows of its split.tsv come back."""
+    shutil.copytree(tiny_data / "train", tmp_path / "data")
+
+    def run(out: str, *more: object) -> dict[str, set[str]]:
+        done = run_script(
+            TRAIN, tmp_path / "data", "--cfg", tiny_yaml, "--out", tmp_path / out,
+            "DATASET.TRAIN_SET", ".", *more,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (tmp_path / out / "said.txt").write_text(done.stdout)
+        text = (tmp_path / out / "split.tsv").read_text(errors="surrogateescape")
+        rows = [line.split("\t") for line in text.splitlines()[1:]]
+        return {part: {path for p, path in rows if p == part} for part in ("train", "val")}
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["the run folder's", "a file, into a new folder"])
+def test_a_resumed_run_keeps_its_validation_pictures(how: str, split_run, tmp_path: Path) -> None:
+    """Whatever seed and share are asked for, and whichever pictures have come or gone."""
+    data = tmp_path / "data"
+    first = split_run("a", "--train_epochs", 1, "DATASET.VAL_SHARE", 0.3)
+    gone, renamed = sorted(first["val"])[:2]
+    Path(gone).rename(tmp_path / "aside.png")
+    Path(renamed).rename(data / "c0" / "renamed.png")
+    for number in range(8):
+        shutil.copyfile(data / "c2" / "0.png", data / "c2" / f"new_{number}.png")
+    out, words = "a", ["--auto_resume"]
+    if how != "the run folder's":
+        out, words = "b", ["--resume", tmp_path / "a" / "checkpoint.pth.tar"]
+    words += ["--train_epochs", 2, "DATASET.VAL_SHARE", 0.5, "DATASET.SPLIT_SEED", 7]
+    second = split_run(out, *words)
+    assert second["val"] == first["val"] - {gone, renamed}
+    assert second["train"] > first["train"] and len(second["train"]) == len(first["train"]) + 9
+    said = (tmp_path / out / "said.txt").read_text()
+    assert "DATASET.SPLIT_SEED 7 has no effect in a resume" in said
+    assert "[Warning] 2 of the 8 pictures that the run has set aside are gone" in said
+    config = yaml.safe_load((tmp_path / out / "config.yaml").read_text())["DATASET"]
+    assert (config["VAL_SHARE"], config["SPLIT_SEED"]) == (0.3, 0), "what valid.py goes by"
+    (tmp_path / "aside.png").rename(gone)
+    third = split_run(out, "--auto_resume", "--train_epochs", 3, "DATASET.VAL_SHARE", 0.3)
+    assert third["val"] == first["val"] - {renamed}, "what was gone came back"
+
+
+def test_a_resume_of_a_run_before_names_were_saved_splits_as_it_did(
+    split_run, tmp_path: Path
+) -> None:
+    first = split_run("a", "--train_epochs", 1, "DATASET.VAL_SHARE", 0.3)
+    path = tmp_path / "a" / "checkpoint.pth.tar"
+    state = checkpoint.load_training_state(path)
+    del state["names_aside"], state["names_sum"]
+    torch.save(state, path)
+    again = ("--auto_resume", "DATASET.VAL_SHARE", 0.5, "DATASET.SPLIT_SEED", 7, "--train_epochs")
+    assert split_run("a", *again, 2) == first
+    assert "does not name" not in (tmp_path / "a" / "said.txt").read_text()
+
+
+def test_setting_pictures_aside_neither_begins_nor_ends_in_a_resume(
+    arguments: tuple[object, ...], alone: Path, run_script: RunScript, split_run, tmp_path: Path
+) -> None:
+    resume = ("--train_epochs", 3, "--out", tmp_path / "c", "--resume")
+    done = run_script(
+        TRAIN, *arguments, *resume, alone / "checkpoint.pth.tar", "DATASET.VAL_SHARE", 0.2
+    )
+    assert done.returncode == 2
+    assert "DATASET.VAL_SHARE 0.2 would validate with: say DATASET.VAL_SHARE 0" in done.stderr
+    split_run("a", "--train_epochs", 1, "DATASET.VAL_SHARE", 0.3)
+    done = run_script(TRAIN, *arguments, *resume, tmp_path / "a" / "checkpoint.pth.tar")
+    assert done.returncode == 2 and "say DATASET.VAL_SHARE 0.3" in done.stderr
+
+
+def test_a_resume_inside_an_epoch_wants_the_same_pictures(
+    run_script: RunScript, tiny_data: Path, tiny_yaml: Path, tmp_path: Path
+) -> None:
+    """As many others would do: each has its place in the epoch's order."""
+    shutil.copytree(tiny_data, tmp_path / "data")
+    common = (tmp_path / "data", "--cfg", tiny_yaml, "--out", tmp_path / "run", *EVERY_STEP)
+    process = run_until(TRAIN, *common, line="Epoch: [0][2/7]", log=tmp_path / "log")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    one = tmp_path / "data" / "train" / "c1" / "3.png"
+    one.rename(one.with_name("renamed.png"))
+    done = run_script(TRAIN, *common, "--auto_resume")
+    assert done.returncode == 2 and "not all of these have the same names now" in done.stderr
+    one.with_name("renamed.png").rename(one)
+    assert run_script(TRAIN, *common, "--auto_resume").returncode == 0
 
 
 def test_a_resume_with_other_classes_or_another_optimizer_is_refused(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lib.data.lists import ImageList
-from lib.data.splitting import SetAside
+from lib.data.splitting import SetAside, names_below
 
 FOLDER = Path("/data/flowers")
 COUNTS = {"rose": 40, "lily": 10, "moss": 2, "fern": 1}
@@ -48,6 +49,36 @@ def test_another_seed_sets_others_aside_and_a_picture_more_moves_few() -> None:
     assert set(SetAside(0.5, seed=1).split(flowers(), FOLDER)[1].paths) != first
     more = flowers(counts={**COUNTS, "rose": 41})
     assert len(first - set(SetAside(0.5).split(more, FOLDER)[1].paths)) <= 1
+
+
+def test_what_was_set_aside_before_stays_so_and_what_is_new_or_moved_is_trained_on() -> None:
+    first = SetAside(0.2).split(flowers(), FOLDER)[1]
+    kept = frozenset(names_below(first, FOLDER))
+    assert "moss/1.jpg" in kept or "moss/0.jpg" in kept
+    more = flowers(counts={**COUNTS, "rose": 60, "fern": 30})
+    train, val = SetAside(0.7, seed=5, kept=kept).split(more, FOLDER)
+    assert val.paths == first.paths and len(train) == len(more) - len(val)
+    moved = ImageList(
+        tuple(path.replace("/lily/", "/moss/new_") for path in more.paths),
+        tuple(2 if target == 1 else target for target in more.targets),
+        more.class_names,
+    )
+    left = SetAside(0.2, kept=kept).split(moved, FOLDER)[1]
+    assert set(left.paths) == {path for path in first.paths if "/lily/" not in path}
+    for none_left, missing in (
+        (frozenset({"x"}), "validate"),
+        (names_below(more, FOLDER), "train"),
+    ):
+        with pytest.raises(ValueError, match=f"nothing to {missing}.*bring the pictures back"):
+            SetAside(0.2, kept=frozenset(none_left)).split(more, FOLDER)
+
+
+@pytest.mark.parametrize("folder", ["/d/f", "d/f", ".", "../d"])
+def test_names_are_the_paths_below_the_folder(folder: str) -> None:
+    """As listed: a Path drops the dot."""
+    paths = tuple(os.path.join(Path(folder) / "rose", name) for name in ("a.jpg", "b/c.jpg"))
+    names = names_below(ImageList(paths, (0, 0), ("rose",)), Path(folder))
+    assert names == ["rose/a.jpg", "rose/b/c.jpg"] == [os.path.relpath(p, folder) for p in paths]
 
 
 def test_single_pictures_cannot_be_split() -> None:
