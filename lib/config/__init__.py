@@ -1,7 +1,18 @@
-"""The configuration: `defaults` has the keys, `check` what they may be, `load` reads yaml files."""
+"""The configuration: `defaults` has the keys, `check` what they may be, `load` reads yaml files.
+
+`unused` tells what is set without effect.
+"""
 
 from lib.config.check import value_at
 from lib.config.defaults import DEFAULTS, OFFICIAL_NAME
 from lib.config.load import default_run_folder, load_config
+from lib.config.unused import unused_settings
 
-__all__ = ["DEFAULTS", "OFFICIAL_NAME", "default_run_folder", "load_config", "value_at"]
+__all__ = [
+    "DEFAULTS",
+    "OFFICIAL_NAME",
+    "default_run_folder",
+    "load_config",
+    "unused_settings",
+    "value_at",
+]

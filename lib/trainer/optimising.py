@@ -60,8 +60,16 @@ def build_average(config: CfgNode, network: nn.Module, start: Start) -> Averaged
 
 
 def optimising_remarks(config: CfgNode, start: Start) -> list[str]:
-    """Return what may not be meant: frozen random parts, an average begun or lost in a resume."""
-    remarks = []
+    """Return what may not be meant.
+
+    Frozen random parts, a rate that never falls, an average begun or lost in a resume.
+    """
+    remarks, train = [], config.TRAIN
+    if train.WARMUP_EPOCHS and train.WARMUP_EPOCHS >= train.END_EPOCH:
+        remarks.append(
+            f"TRAIN.WARMUP_EPOCHS {train.WARMUP_EPOCHS:g} is all of the {train.END_EPOCH} epoch(s):"
+            f" the rate only rises, and TRAIN.SCHEDULE {train.SCHEDULE} never begins; give less"
+        )
     if config.MODEL.FREEZE and start.weights is None:
         remarks.append("MODEL.FREEZE keeps random weights as they are: give --pretrained")
     if start.state is not None:

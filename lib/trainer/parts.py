@@ -23,6 +23,7 @@ from lib.assembly import (
     unused_part_remark,
 )
 from lib.checkpoint import Position, restore_rng_states
+from lib.config import unused_settings
 from lib.data import ImageList, TrainBatches
 from lib.distributed import Processes
 from lib.ema import AveragedWeights
@@ -187,6 +188,7 @@ def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> 
         teacher_remark(start, objective.teacher_sum),
         *split_remarks(asked, start, images, len(val_images)),
         *optimising_remarks(config, start),
+        *unused_settings(config),
     )
     return Parts(
         config, images, val_images, names, network, _wrapped(network, config, processes), average,

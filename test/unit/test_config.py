@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.config import default_run_folder, load_config, value_at
+from lib.config import default_run_folder, load_config, unused_settings, value_at
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
 
@@ -422,3 +422,35 @@ def test_a_rate_does_not_fall_to_more_than_it_begins_with():
 def test_synchronised_norms_are_not_computed_twice():
     with pytest.raises(ValueError, match="TRAIN.SYNC_BN: true does not go with"):
         load_config(None, ["TRAIN.SYNC_BN", "true", "TRAIN.CHECKPOINT_ACTIVATIONS", "true"])
+
+
+@pytest.mark.parametrize(
+    ("idle", "needed", "said"),
+    [
+        ("DISTILL.WEIGHT 0.5 DISTILL.LOSS kl", "DISTILL.TEACHER t.pth", "DISTILL.LOSS kl, DISTILL"),
+        ("DISTILL.TEMPERATURE 2", "DISTILL.TEACHER t.pth", "2.0: no effect unless DISTILL.TEACHER"),
+        ("AUG.MIX_PROB 0.5", "AUG.CUTMIX 1", "0.5: no effect unless AUG.MIXUP or AUG.CUTMIX"),
+        ("AUG.MIX_SWITCH_PROB 0.2", "AUG.CUTMIX 1 AUG.MIXUP 1", "AUG.MIXUP and AUG.CUTMIX"),
+        ("AUG.RANDAUGMENT [1,9]", "AUG.AUTO randaugment", "unless AUG.AUTO is randaugment"),
+        ("TRAIN.LR_POWER 2", "TRAIN.SCHEDULE poly", "unless TRAIN.SCHEDULE is poly"),
+        ("TRAIN.LR_MIN 0.01", "TRAIN.SCHEDULE cosine", "unless TRAIN.SCHEDULE is cosine or poly"),
+        ("TRAIN.WARMUP_FACTOR 0.1", "TRAIN.WARMUP_EPOCHS 3", "unless TRAIN.WARMUP_EPOCHS is"),
+        ("DATASET.SPLIT_SEED 3", "DATASET.VAL_SHARE 0.1", "unless DATASET.VAL_SHARE is above 0"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_remarked(idle, needed, said):
+    (remark,) = unused_settings(load_config(None, idle.split()))
+    assert said in remark
+    assert unused_settings(load_config(None, [*idle.split(), *needed.split()])) == []
+
+
+def test_steps_of_the_rate_are_remarked_with_another_schedule_but_not_as_by_default():
+    cosine = ["TRAIN.SCHEDULE", "cosine"]
+    assert unused_settings(load_config(None, cosine)) == []
+    (remark,) = unused_settings(load_config(None, [*cosine, "TRAIN.LR_STEP", "[3]"]))
+    assert remark == "TRAIN.LR_STEP [3]: no effect unless TRAIN.SCHEDULE is step"
+
+
+def test_no_recipe_sets_what_nothing_reads():
+    paths = (Path(__file__).resolve().parents[2] / "experiments").rglob("*.yaml")
+    assert {path.name: said for path in paths if (said := unused_settings(load_config(path)))} == {}

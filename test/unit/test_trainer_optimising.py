@@ -1,0 +1,21 @@
+"""What is remarked of a run's optimising, from its configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib.config import load_config
+from lib.trainer.optimising import optimising_remarks
+from lib.trainer.starting import Start
+
+
+@pytest.mark.parametrize(("warmup_epochs", "is_said"), [("0", 0), ("1.5", 0), ("2", 1), ("9", 1)])
+def test_a_warm_up_that_takes_the_whole_run_is_said(warmup_epochs: str, is_said: int) -> None:
+    settings = ["TRAIN.END_EPOCH", "2", "TRAIN.WARMUP_EPOCHS", warmup_epochs]
+    remarks = optimising_remarks(
+        load_config(None, [*settings, "TRAIN.SCHEDULE", "cosine"]), Start()
+    )
+    assert len(remarks) == is_said
+    for remark in remarks:
+        assert remark.startswith(f"TRAIN.WARMUP_EPOCHS {warmup_epochs} is all of the 2 epoch(s)")
+        assert "TRAIN.SCHEDULE cosine never begins" in remark
