@@ -9,7 +9,7 @@ from pathlib import Path
 import _common
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser
+from lib.cli import ArgumentParser, Stopped
 from lib.config import default_run_folder
 from lib.environment import Environment, read_environment
 from lib.launch import Cluster, end_with_parent
@@ -108,10 +108,16 @@ def start_training(
     if environment.ranks.local_rank == 0:
         check_request(config, request)
         fetch_pretrained(config, request)
-    _common.run_on_cards(
-        args,
-        environment,
-        cluster_of(args),
-        log_dir=args.log_dir or request.folder / LOGS,
-        work=partial(train, config, request),
-    )
+    cluster = cluster_of(args)
+    try:
+        _common.run_on_cards(
+            args,
+            environment,
+            cluster,
+            log_dir=args.log_dir or request.folder / LOGS,
+            work=partial(train, config, request),
+        )
+    except Stopped as stop:
+        if environment.launched or cluster.num_processes == 1:
+            raise
+        raise SystemExit(stop.exit_code) from None  # the first rank has said what was saved
