@@ -18,6 +18,11 @@ class BadImage(NamedTuple):
     reason: str
 
 
+def in_one_line(text: str) -> str:
+    """Return a path as a field of a .tsv file: tab, newline and carriage return as escapes."""
+    return text.translate(_ESCAPES)
+
+
 def describe_failure(error: Exception) -> str:
     """One line that tells the kind of an error and its message."""
     message = " ".join(f"{type(error).__name__}: {error}".split())
@@ -73,7 +78,7 @@ class BadImageLedger:
         Raises:
             ValueError: the policy is 'fail' and a file is bad, or the share is above the allowed.
         """
-        batch = [BadImage(*(field.translate(_ESCAPES) for field in image)) for image in bad]
+        batch = [BadImage(*map(in_one_line, image)) for image in bad]
         if not batch:
             return
         for path, reason in batch:

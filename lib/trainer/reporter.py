@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import input_choices, input_lines
+from lib.data.bad_images import in_one_line
 from lib.distributed import Processes
 from lib.environment import num_cores
 from lib.evaluation import write_per_class
@@ -18,7 +19,6 @@ from lib.files import write_atomically
 from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
 from lib.plots import save_confusion, save_curves
 from lib.predictions import Predictions
-from lib.readable import duration
 from lib.report import (
     Pictures,
     RunFiles,
@@ -27,12 +27,11 @@ from lib.report import (
     surroundings,
     write_report,
 )
+from lib.trainer.expecting import Expecting
 from lib.trainer.input_limit import Loading, input_line
 from lib.trainer.optimising import optimising_line
 from lib.trainer.parts import Parts, Progress
 from lib.trainer.starting import TrainRequest
-
-_STEPS_TO_KNOW_THE_SPEED = 2  # those before hold the compilation
 
 
 class Reporter:
@@ -51,7 +50,8 @@ class Reporter:
         self._loading = Loading(parts.loader.num_workers, num_cores_a_card, parts.decoder)
         self.console = Console(self._enabled)
         self.lost_a_file = False
-        self._expected_is_said = False
+        train = config.TRAIN
+        self._expecting = Expecting(parts.position, train.END_EPOCH, train.COMPILE != "no")
 
     @property
     def continues_here(self) -> bool:
@@ -111,31 +111,23 @@ class Reporter:
         """Print one of the run's first step times, which hold the compilation."""
         self._compile_time_s += time_s
         self.console.say(f"step_time = {time_s:.4f}")
+        self._say_expected(self._expecting.after_first_step(time_s))
 
     def interval(self, epoch: int, stats: IntervalStats, global_step: int) -> None:
         """Print and record a log interval."""
         self.console.say(log.epoch_line(epoch, stats))
-        self._say_expected_time(epoch, stats)
+        self._say_expected(self._expecting.after_interval(epoch, stats))
         self.console.say(input_line(stats, self._loading))
         self._record(log.interval_record(epoch, stats), global_step)
 
-    def _say_expected_time(self, epoch: int, stats: IntervalStats) -> None:
-        """Say once, when a speed without compilation is known, how long the training will take."""
-        if self._expected_is_said or stats.step < _STEPS_TO_KNOW_THE_SPEED:
-            return
-        self._expected_is_said = True
-        num_epochs = self._config.TRAIN.END_EPOCH - epoch
-        num_steps = num_epochs * stats.num_steps - stats.step - 1
-        if self._request.is_performance or not num_steps:
-            return
-        self.console.say(
-            f"expected: about {duration(num_steps * stats.time_s)} of training are left, beside "
-            f"{num_epochs} evaluations"
-        )
+    def _say_expected(self, line: str | None) -> None:
+        if line and not self._request.is_performance:
+            self.console.say(line)
 
-    def epoch_trained(self, stats: EpochStats) -> None:
+    def epoch_trained(self, epoch: int, stats: EpochStats) -> None:
         """Print the epoch's averages."""
         self.console.say(log.average_line(stats))
+        self._say_expected(self._expecting.after_epoch(epoch, stats))
 
     def epoch_evaluated(
         self,
@@ -268,7 +260,9 @@ class Reporter:
 
     def _write_split(self) -> None:
         parts = {"train": self._parts.images, "val": self._parts.val_images}
-        lines = [f"{part}\t{path}" for part, images in parts.items() for path in images.paths]
+        lines = [
+            f"{p}\t{in_one_line(path)}" for p, images in parts.items() for path in images.paths
+        ]
         text = "\n".join(["part\tfile", *lines, ""])
         write_atomically(text.encode(errors="surrogateescape"), self._folder / run_folder.SPLIT)
 

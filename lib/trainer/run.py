@@ -189,7 +189,7 @@ class _Run:
             if not self._request.is_performance:
                 self._save(epoch, stats.num_steps_done, stats.metrics)
             raise self._stopped(epoch, stats.num_steps_done, stats.stop_signal)
-        self._reporter.epoch_trained(stats)
+        self._reporter.epoch_trained(epoch, stats)
         return stats
 
     def _hooks(self, epoch: int) -> TrainHooks:

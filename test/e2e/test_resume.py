@@ -156,6 +156,8 @@ def test_two_processes(
     process = run_until(TRAIN, *common, line="Epoch: [0][4/7]", log=tmp_path / "log")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
+    (said,) = [s for s in (tmp_path / "log").read_text().splitlines() if s.startswith("[Error]")]
+    assert said.startswith("[Error] stopped by SIGTERM; the state at epoch 0 step ")
     done = run_separately(TRAIN, *common, "--auto_resume")
     assert done.returncode == 0, done.stderr
     assert "goes on at epoch 0 step" in done.stdout
@@ -407,6 +409,7 @@ def split_run(tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path:
 def test_a_resumed_run_keeps_its_validation_pictures(how: str, split_run, tmp_path: Path) -> None:
     """Whatever seed and share are asked for, and whichever pictures have come or gone."""
     data = tmp_path / "data"
+    (data / "c1" / "0.png").rename(data / "c1" / "a\nname\tof two lines\udcff.png")
     first = split_run("a", "--train_epochs", 1, "DATASET.VAL_SHARE", 0.3)
     gone, renamed = sorted(first["val"])[:2]
     Path(gone).rename(tmp_path / "aside.png")
