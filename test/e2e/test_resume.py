@@ -158,6 +158,7 @@ def test_two_processes(
     assert process.wait(60) == 143
     (said,) = [s for s in (tmp_path / "log").read_text().splitlines() if s.startswith("[Error]")]
     assert said.startswith("[Error] stopped by SIGTERM; the state at epoch 0 step ")
+    assert "go on with the same command and --auto_resume" in said
     done = run_separately(TRAIN, *common, "--auto_resume")
     assert done.returncode == 0, done.stderr
     assert "goes on at epoch 0 step" in done.stdout
