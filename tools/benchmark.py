@@ -23,6 +23,10 @@ _OF_A_NETWORK = ("train", "infer", "memory")
 _NEEDS_PICTURES = ("loader",)
 _SERVED_GOALS = {"float32": 1.5, "int8": 4.0}
 _REPORT = "BENCHMARKS.md"
+_MEASURED_WITH = (
+    *("torch", "torchvision", "timm", "onnxruntime", "openvino"),
+    *("pillow", "pillow-simd", "simplejpeg", "torch_npu"),
+)
 _MAX_PICTURES = 256  # of a large folder: more would only take longer
 
 
@@ -33,7 +37,7 @@ def main() -> int:
     _check(args, modes)
 
     from lib.benchmark.network import Task, floor_lines
-    from lib.benchmark.rounds import machine, markdown
+    from lib.benchmark.rounds import machine, markdown, versions
     from lib.device import configure, describe, select_device
     from lib.files import write_atomically, write_json
     from lib.precision import Precision
@@ -45,7 +49,7 @@ def main() -> int:
     tasks = [
         Task(arch, device, precision, batch, args.image_size, args.rounds) for arch in args.arch
     ]
-    heading = f"{machine(num_cores())}; {describe(device)}"
+    heading = f"{machine(num_cores())}; {describe(device)}; {versions(_MEASURED_WITH)}"
     print(heading, flush=True)
     rows: list[Row] = []
     for mode in modes:

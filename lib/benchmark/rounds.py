@@ -11,8 +11,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
@@ -147,6 +148,15 @@ def machine(num_cores: int) -> str:
         about = ""
     python = platform.python_version()
     return f"{processor(about)}, {num_cores} cores, {platform.system()}, Python {python}"
+
+
+def versions(packages: Sequence[str]) -> str:
+    """Return the packages that are installed here with their releases, in a line."""
+    found = []
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return ", ".join(found)
 
 
 def processor(about: str) -> str:

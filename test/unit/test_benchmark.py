@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from conftest import RunScript, write_pictures
 from lib.benchmark import loading, network, serving
 from lib.benchmark.floor import Rates, floor_of
 from lib.benchmark.network import Task
-from lib.benchmark.rounds import Row, processor
+from lib.benchmark.rounds import Row, processor, versions
 from lib.model_info import ModelInfo
 from lib.models.hrnet import ARCHS
 
@@ -145,3 +146,9 @@ def test_a_processor_is_named_with_the_instructions_that_decide() -> None:
     arm = "processor\t: 0\nFeatures\t: fp asimd asimddp\n"
     assert processor(arm) == f"{platform.machine()} (asimd, asimddp)"
     assert processor("") == platform.machine()
+
+
+def test_releases_are_those_of_the_packages_that_are_there() -> None:
+    assert versions(("torch", "no-such-package", "timm")) == f"torch {version('torch')}, timm " + (
+        version("timm")
+    )
