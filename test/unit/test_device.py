@@ -220,6 +220,15 @@ def test_no_setting_of_an_accelerator_is_touched_on_the_cpu(monkeypatch):
     devices.synchronize(CPU)
 
 
+def test_the_cpu_alone_keeps_freed_memory_for_the_next_step(npu, monkeypatch):
+    calls = []
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: calls.append(1))
+    devices.configure(NPU, cudnn_benchmark=True, cudnn_deterministic=False)
+    assert calls == []
+    devices.configure(CPU, cudnn_benchmark=True, cudnn_deterministic=False)
+    assert calls == [1]
+
+
 def test_a_device_describes_itself(npu):
     assert devices.describe(CPU).startswith("cpu (")
     assert f"{torch.get_num_threads()} threads" in devices.describe(CPU)
