@@ -284,8 +284,9 @@ def _some(what: str, names: Sequence[str]) -> str:
 
 
 def _is_weight(value: object, name: object) -> TypeGuard[torch.Tensor]:
-    is_count = name == _NUM_AVERAGED and isinstance(value, torch.Tensor) and value.dim() == 0
-    return isinstance(value, torch.Tensor) and not is_count
+    if not isinstance(value, torch.Tensor):
+        return False
+    return name != _NUM_AVERAGED or value.dim() > 0
 
 
 def _bare(name: str) -> str:

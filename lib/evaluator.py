@@ -194,8 +194,9 @@ def _say_figures(
     console: Console, request: EvalRequest, stats: EvalStats, *, lines: Sequence[str]
 ) -> None:
     if stats.metrics.num_not_finite:
-        empty = request.predictions and f"; {request.predictions} names no class for such pictures"
-        console.say(f"[Warning] the loss is NaN or infinite: are the weights?{empty or ''}")
+        table = request.predictions
+        unnamed = f"; {table} names no class for such pictures" if table else ""
+        console.say(f"[Warning] the loss is NaN or infinite: are the weights?{unnamed}")
     for line in lines:
         console.say(line)
     place = request.keep_predictions[0] if request.keep_predictions else request.folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -98,15 +99,19 @@ def start_training(
     config: CfgNode,
     *,
     request: TrainRequest,  # noqa: F821  imported with torch, below
+    introduce: Callable[[], None] | None = None,
 ) -> None:
     """Train into the run folder, on the cards that the options ask for.
 
+    `introduce` says once what there is to say before, when nothing is wrong with the request.
     Raises what `lib.trainer.train` raises.
     """
     from lib.trainer import check_request, fetch_pretrained, train
 
     if environment.ranks.local_rank == 0:
         check_request(config, request)
+        if introduce is not None and not environment.launched:
+            introduce()
         fetch_pretrained(config, request)
     cluster = cluster_of(args)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import _common
@@ -29,14 +30,8 @@ def main() -> int:
     found, remarks = _find_out(args, environment)
     config = _common.configured(args, environment, _training.KEYS, found=found)
     request = _training.request_of(args, environment, config)
-    if not environment.launched:
-        from lib.trainer import check_request
-
-        check_request(config, request)  # before every file is opened
-        for line in remarks:
-            print(line, flush=True)
-        _survey(config, request.data_path)
-    _training.start_training(args, environment, config, request=request)
+    introduce = partial(_introduce, config, request.data_path, remarks)
+    _training.start_training(args, environment, config, request=request, introduce=introduce)
     return 0
 
 
@@ -68,10 +63,12 @@ def _find_out(
     return [*found, *network], folder.remarks
 
 
-def _survey(config: CfgNode, data_path: Path | str) -> None:
+def _introduce(config: CfgNode, data_path: Path | str, remarks: tuple[str, ...]) -> None:
     from lib.assembly import picture_folders, read_images
     from lib.finetuning import Surveyed, survey
 
+    for line in remarks:
+        print(line, flush=True)
     data = Surveyed(*read_images(config, data_path), picture_folders(config, data_path))
     for line in survey(data, config.DATASET, progress=_with_bar):
         print(line, flush=True)

@@ -11,13 +11,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
 import torch
+
+from lib.doctor import installed_version
 
 Work = Callable[[], object]
 
@@ -152,11 +153,8 @@ def machine(num_cores: int) -> str:
 
 def versions(packages: Sequence[str]) -> str:
     """Return the packages that are installed here with their releases, in a line."""
-    found = []
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return ", ".join(found)
+    found = {package: installed_version(package) for package in packages}
+    return ", ".join(f"{package} {version}" for package, version in found.items() if version)
 
 
 def processor(about: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from yacs.config import CfgNode
 
@@ -60,9 +60,18 @@ def value_at(config: CfgNode, path: str) -> object:
     return node
 
 
+def leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted key and the value of all that is no mapping of further keys."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def check(config: CfgNode) -> None:
     """Raise ValueError, in one line with the key and its value, for the first that is not."""
-    for path, value in _leaves(config):
+    for path, value in leaves(config):
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise ValueError(f"{path}: {value} is not a finite number: give one")
@@ -114,14 +123,6 @@ def check(config: CfgNode) -> None:
     steps = config.TRAIN.LR_STEP
     if any(step < 1 for step in steps) or sorted(set(steps)) != list(steps):
         raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")
-
-
-def _leaves(config: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in config.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _check_optimising(train: CfgNode) -> None:

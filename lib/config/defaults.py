@@ -3,6 +3,11 @@
 A key exists here only if some code reads it.
 """
 
+from __future__ import annotations
+
+import yaml
+from yacs.config import CfgNode
+
 DEFAULTS = """
 OUTPUT_DIR: output         # run folder: OUTPUT_DIR/<DATASET.DATASET>/<name of the yaml>
 WORKERS: -1                # data-loading processes a card; -1: cores / cards
@@ -99,3 +104,8 @@ TEST.FLIP_TEST TEST.POST_PROCESS TEST.SHIFT_HEATMAP TEST.USE_GT_BBOX TEST.IMAGE_
 TEST.NMS_THRE TEST.SOFT_NMS TEST.OKS_THRE TEST.IN_VIS_THRE TEST.COCO_BBOX_FILE TEST.BBOX_THRE
 """
 OFFICIAL_NAME = "cls_hrnet"  # MODEL.NAME of the official yaml files, whose network is MODEL.EXTRA
+
+
+def default_config() -> CfgNode:
+    """Return the defaults as a configuration of its own, not frozen."""
+    return CfgNode(yaml.safe_load(DEFAULTS))

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode
 
-from lib.config.check import check
-from lib.config.defaults import DEFAULTS, LEGACY_KEYS, OFFICIAL_NAME
+from lib.config.check import check, leaves
+from lib.config.defaults import LEGACY_KEYS, OFFICIAL_NAME, default_config
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
@@ -26,7 +26,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgN
     Raises ValueError (unknown key, wrong type or value, odd overrides, broken yaml) and
     FileNotFoundError (no such yaml), each in one line.
     """
-    defaults = CfgNode(yaml.safe_load(DEFAULTS))
+    defaults = default_config()
     config = defaults.clone()
     ignored: list[str] = []
     if path is not None:
@@ -145,19 +145,11 @@ def _free_form(tree: Mapping[str, object], *, where: str) -> CfgNode:
 
 
 def _suggestion(path: str) -> str:
-    known = list(_leaf_paths(yaml.safe_load(DEFAULTS)))
+    known = [name for name, _ in leaves(default_config())]
     # A key on the wrong level (LR for TRAIN.LR) is the commonest slip, so compare last names too.
     same_leaf = [name for name in known if name.split(".")[-1] == path.split(".")[-1].upper()]
     nearest = same_leaf or difflib.get_close_matches(path.upper(), known, n=1, cutoff=0.4)
     return f"; did you mean {nearest[0]}?" if nearest else f"; known keys: {', '.join(known)}"
-
-
-def _leaf_paths(tree: Mapping[str, object], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaf_paths(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _coerced(value: object, default: object, *, where: str) -> object:

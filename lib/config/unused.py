@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import yaml
 from yacs.config import CfgNode
 
 from lib.config.check import value_at
-from lib.config.defaults import DEFAULTS
+from lib.config.defaults import default_config
 
 
 def unused_settings(config: CfgNode) -> list[str]:
@@ -29,8 +28,7 @@ def unused_settings(config: CfgNode) -> list[str]:
         (("TRAIN.WARMUP_FACTOR",), train.WARMUP_EPOCHS > 0, "TRAIN.WARMUP_EPOCHS is above 0"),
         (("DATASET.SPLIT_SEED",), config.DATASET.VAL_SHARE > 0, "DATASET.VAL_SHARE is above 0"),
     )  # fmt: skip
-    defaults = CfgNode(yaml.safe_load(DEFAULTS))
-    remarks = []
+    defaults, remarks = default_config(), []
     for keys, is_read, condition in kinds:
         idle = [k for k in keys if value_at(config, k) != value_at(defaults, k)]
         if idle and not is_read:

@@ -88,7 +88,9 @@ def gather(
         environment_error: what was wrong with the environment, for the report.
     """
     listed = _requirements(requirements)
-    installed = {name: _version(name) for name in (*_PACKAGES, "apex", *(n for n, _ in listed))}
+    installed = {
+        name: installed_version(name) for name in (*_PACKAGES, "apex", *(n for n, _ in listed))
+    }
     memory, memory_free = _memory(root)
     return Facts(
         python=sys.version_info[:3],
@@ -116,7 +118,8 @@ def _requirements(path: Path) -> tuple[tuple[str, str], ...]:
     return tuple(re.findall(r"^([A-Za-z][\w.-]*)>=([\w.]+)", "\n".join(lines), re.MULTILINE))
 
 
-def _version(distribution: str) -> str:
+def installed_version(distribution: str) -> str:
+    """Return the release of a package that is installed; '' where it is not."""
     try:
         return importlib.metadata.version(distribution) or "of unknown version"
     except importlib.metadata.PackageNotFoundError:
@@ -131,7 +134,7 @@ def _apex() -> str:
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     if not any((folder / "amp").is_dir() for folder in folders):
         return "unrelated"
-    return "ascend" if "ascend" in _version("apex") else "nvidia"
+    return "ascend" if "ascend" in installed_version("apex") else "nvidia"
 
 
 def _find_cann(variables: CannVariables, root: Path) -> Cann | None:

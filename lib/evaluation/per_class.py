@@ -20,10 +20,8 @@ def per_class_rows(
     """
     rows, taken_for = [], confusion.taken_for()
     for index in confusion.num_images.nonzero()[0].tolist():
-        num_images, num_correct = (
-            int(confusion.num_images[index]),
-            int(confusion.num_correct[index]),
-        )
+        num_images = int(confusion.num_images[index])
+        num_correct = int(confusion.num_correct[index])
         worst = class_names[taken_for[index]] if index in taken_for else ""
         percent = round(100 * num_correct / num_images, 3)
         rows.append((class_names[index], num_images, num_correct, percent, worst))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -133,7 +134,8 @@ def _check_two_classes(folder: Path) -> None:
 
 def _wrapped(folder: Path) -> Path | None:
     """Return what holds several folders where `folder` holds pictures in a single one; or None."""
-    lone = [name for name in sub_folders(folder) if has_pictures_below(folder / name)]
+    pictured = (name for name in sub_folders(folder) if has_pictures_below(folder / name))
+    lone = list(islice(pictured, 2))  # a second one is enough: there may be thousands
     if len(lone) != 1 or not _holds_classes(folder / lone[0]):
         return None
     inner = folder / lone[0]
@@ -142,12 +144,8 @@ def _wrapped(folder: Path) -> Path | None:
 
 def _find_validation(folder: Path, train: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the settings of the part to validate with, and what to say of those not used."""
-    named = [
-        name
-        for wanted in _VALIDATION_NAMES
-        for name in sub_folders(folder)
-        if name.lower() == wanted and name != train
-    ]
+    names = [name for name in sub_folders(folder) if name != train]
+    named = [name for wanted in _VALIDATION_NAMES for name in names if name.lower() == wanted]
     usable = [name for name in named if _can_validate(folder, name)]
     remarks = []
     if not usable and named:

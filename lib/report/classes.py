@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from lib.evaluation import per_class_rows
 from lib.plots.confusion import GAMMA, MAX_BLOCKS, MAX_COUNTED, MAX_NAMED
 from lib.predictions import Predictions
 from lib.report.images import data_uri
@@ -71,15 +72,11 @@ class ClassFigures:
 
     def rows(self) -> list[ClassRow]:
         """Return the classes that have images, the least accurate first."""
-        counted, taken_for = self._confusion, self._confusion.taken_for()
         rows = [
-            ClassRow(
-                self._names[number],
-                int(counted.num_images[number]),
-                int(counted.num_correct[number]),
-                self._names[taken_for[number]] if number in taken_for else "",
+            ClassRow(name, num_images, num_correct, confused_with)
+            for name, num_images, num_correct, _, confused_with in per_class_rows(
+                self._confusion, self._names
             )
-            for number in np.flatnonzero(counted.num_images).tolist()
         ]
         return sorted(rows, key=lambda row: (row.percent, -row.num_images))
 

@@ -46,11 +46,14 @@ class TrainRequest:
         """True for a run that only measures: no evaluation, no weights written."""
         return self.stop_step is not None
 
+    def wants_own(self, config: CfgNode) -> bool:
+        """True where the run folder's checkpoint is to be resumed, if there is one."""
+        return bool(self.auto_resume or config.TRAIN.RESUME)
+
     def checkpoint(self, config: CfgNode) -> Path | None:
         """Return the checkpoint that is asked for; None where there is none to resume."""
         own = self.folder / CHECKPOINT
-        wants_own = self.auto_resume or config.TRAIN.RESUME
-        return self.resume or (own if wants_own and own.is_file() else None)
+        return self.resume or (own if self.wants_own(config) and own.is_file() else None)
 
 
 @dataclass(frozen=True)
@@ -140,14 +143,14 @@ def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> 
     is_restart = ranks.restart_count > 0 and is_signed(request.folder, ranks.launch_id)
     # Rank 0 signs the folder, so its word holds for the ranks of other machines too.
     is_restart = processes.gather(is_restart)[0]
-    wants_own = request.auto_resume or config.TRAIN.RESUME
     path = own if is_restart and own.is_file() else request.checkpoint(config)
     if path is not None:
         state = load_training_state(path)
         return Start("resumed", WeightFile(path, state["state_dict"], None), state)
     if config.MODEL.PRETRAINED:
         return Start("pretrained weights", read_weights(config.MODEL.PRETRAINED))
-    return Start(f"from scratch; {own} is not there to resume" if wants_own else "from scratch")
+    missing = f"; {own} is not there to resume" if request.wants_own(config) else ""
+    return Start(f"from scratch{missing}")
 
 
 def check_same_start(start: Start, processes: Processes) -> None:
