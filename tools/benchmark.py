@@ -15,6 +15,8 @@ from lib.cli import EXIT_OK, ArgumentParser, run_script
 from lib.environment import num_cores
 
 if TYPE_CHECKING:
+    import torch
+
     from lib.benchmark.network import Task
     from lib.benchmark.rounds import Row
 
@@ -36,19 +38,14 @@ def main() -> int:
     modes = list(_MODES) if args.all else args.modes
     _check(args, modes)
 
-    from lib.benchmark.network import Task, floor_lines
+    from lib.benchmark.network import floor_lines
     from lib.benchmark.rounds import machine, markdown, versions
     from lib.device import configure, describe, select_device
     from lib.files import write_atomically, write_json
-    from lib.precision import Precision
 
     device = select_device(args.device)
     configure(device, cudnn_benchmark=True, cudnn_deterministic=False)
-    precision = Precision(args.precision, device).name
-    batch = args.batch or (16 if device.type == "cpu" else 256)
-    tasks = [
-        Task(arch, device, precision, batch, args.image_size, args.rounds) for arch in args.arch
-    ]
+    tasks = _tasks(args, device)
     heading = f"{machine(num_cores())}; {describe(device)}; {versions(_MEASURED_WITH)}"
     print(heading, flush=True)
     rows: list[Row] = []
@@ -83,6 +80,27 @@ def _check(args: argparse.Namespace, modes: list[str]) -> None:
         raise ValueError(f"--batch {args.batch} --rounds {args.rounds}: 1 or more of each")
     if args.image_size < 32 or args.image_size % 32:
         raise ValueError(f"--image_size {args.image_size}: a multiple of 32 is needed")
+
+
+def _tasks(args: argparse.Namespace, device: torch.device) -> list[Task]:
+    """One for each network; on cuda ours has what is likely the fastest there."""
+    from lib.benchmark.network import Task
+    from lib.precision import Precision
+
+    is_cuda = device.type == "cuda"
+    return [
+        Task(
+            arch,
+            device,
+            Precision(args.precision, device).name,
+            args.batch or (16 if device.type == "cpu" else 256),
+            args.image_size,
+            args.rounds,
+            compile_mode=args.ours_compile or ("reduce-overhead" if is_cuda else "no"),
+            width_multiple=args.ours_multiple or (8 if is_cuda else 1),
+        )
+        for arch in args.arch
+    ]
 
 
 def _train(args: argparse.Namespace, task: Task) -> list[Row]:
@@ -167,6 +185,11 @@ def _parse() -> argparse.Namespace:
     add("--data_path", type=Path, help="folder of pictures, or of class folders")
     add("--rounds", type=int, default=5, help="measurements of each side, in turn")
     add("--compile", action="store_true", help="also timm's network compiled, on the cpu too")
+    modes = ("no", "default", "reduce-overhead", "max-autotune")
+    what = "TRAIN.COMPILE of ours (default: reduce-overhead on cuda, else no)"
+    add("--ours_compile", choices=modes, help=what)
+    what = "TRAIN.WIDTH_MULTIPLE of ours (default: 8 on cuda, else 1)"
+    add("--ours_multiple", type=int, choices=(1, 8, 16, 32), help=what)
     add("--no_floor", action="store_true", help="leave out what the machine could do at best")
     add("--json", metavar="FILE", type=Path, help="also write the rows there")
     return parser.parse_intermixed_args()

@@ -12,7 +12,7 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, run_script
 from lib.offline.predictions import FORMATS
 from lib.offline_infer import InferRequest, SizeMismatch, run_on_devices
-from lib.offline_infer.session import BACKENDS
+from lib.offline_infer.session import BACKENDS, PRECISIONS
 from lib.offline_infer.sources import PURE_DATA_TYPES
 
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
@@ -68,6 +68,7 @@ def _request(args: argparse.Namespace) -> InferRequest:
         display_all_summary=args.display_all_summary,
         limit=args.limit,
         backend=args.backend,
+        precision=args.precision,
         arguments=tuple(sys.argv),
     )
 
@@ -99,6 +100,8 @@ def _parse() -> argparse.Namespace:
     add("--display_all_summary", type=_switch, default=False, help="also the H2D and D2H times")
     add("--limit", type=_positive, help="take only so many files, the first ones")
     add("--backend", default="onnxruntime", choices=BACKENDS, help="what computes")
+    what = "what float32 is computed in; bf16 with openvino, on processors that have it"
+    add("--precision", default="fp32", choices=PRECISIONS, help=what)
     return parser.parse_args()
 
 

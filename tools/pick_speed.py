@@ -31,6 +31,7 @@ def main() -> int:
     from lib.benchmark.rounds import machine
     from lib.config import load_config
     from lib.device import configure, describe, select_device
+    from lib.models.hrnet import find_spec
 
     config = load_config(args.cfg, args.overrides)
     device = select_device(args.device)
@@ -38,7 +39,12 @@ def main() -> int:
     batches = args.batches or _BATCHES.get(device.type, _ACCELERATOR_BATCHES)
     task = Task(config.MODEL.NAME, device, "fp32", 1, config.MODEL.IMAGE_SIZE[0], 1)
     print(f"{machine(num_cores())}; {describe(device)}; {task.arch}, {task.image_size}", flush=True)
-    candidates = list(picking.ways(device, batches, with_compile=args.compile))
+    widths = find_spec(task.arch).stage4.widths
+    candidates = list(
+        picking.ways(
+            device, batches, with_compile=args.compile, is_uneven=any(w % 8 for w in widths)
+        )
+    )
     outcomes = picking.try_out(
         task, candidates, budget_s=60 * args.minutes, on_outcome=_say_outcome
     )

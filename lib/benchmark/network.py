@@ -16,7 +16,8 @@ from lib.benchmark.floor import floor_of, measure_rates
 from lib.benchmark.rounds import Row, Work, compare, peer_module
 from lib.model_info import measure_model
 from lib.models.fast import fold_batch_norms
-from lib.models.hrnet import HRNet, build_hrnet
+from lib.models.hrnet import build_hrnet
+from lib.models.padded import pad_widths, widen
 from lib.optim import OptimizerOptions, build_optimizer
 from lib.precision import Precision
 
@@ -44,21 +45,30 @@ class Task:
     image_size: int
     rounds: int
     memory_format: str = "auto"  # of ours and theirs: see TRAIN.MEMORY_FORMAT
+    compile_mode: str = "no"  # of ours: see TRAIN.COMPILE
+    width_multiple: int = 1  # of ours: see TRAIN.WIDTH_MULTIPLE
 
     @property
     def case(self) -> str:
         """The task in words."""
         return f"{self.arch}, {self.image_size}, batch {self.batch}, {self.precision}"
 
+    @property
+    def settings(self) -> str:
+        """What of ours is not as by default, as tools/train.py takes it."""
+        compiled = self.compile_mode != "no" and f"TRAIN.COMPILE {self.compile_mode}"
+        padded = self.width_multiple > 1 and f"TRAIN.WIDTH_MULTIPLE {self.width_multiple}"
+        return " ".join(words for words in (compiled, padded) if words)
+
 
 def measure_training(task: Task, *, compiled: bool) -> list[Row]:
     """Compare whole steps: forward, loss, backward, SGD with momentum."""
-    return _rows("train", task, training_step, compiled=compiled)
+    return _rows("train", task, ours_training, training_step, compiled=compiled)
 
 
 def measure_inference(task: Task, *, compiled: bool) -> list[Row]:
     """Compare forward passes in evaluation mode; ours with its batch norms folded."""
-    return _rows("infer", task, _inference, compiled=compiled)
+    return _rows("infer", task, _ours_inference, _inference, compiled=compiled)
 
 
 def measure_memory(task: Task) -> list[Row]:
@@ -67,8 +77,8 @@ def measure_memory(task: Task) -> list[Row]:
     Of this row less is better, so its ratio is theirs to ours and more is better again.
     """
     peaks = []
-    for make in (ours_network, timms_network):
-        step = training_step(make(task), task)
+    for make in (ours_training, _timms_training):
+        step = make(task)
         step()
         devices.reset_peak_memory(task.device)
         step()
@@ -82,28 +92,34 @@ def measure_memory(task: Task) -> list[Row]:
 
 
 def _rows(
-    mode: str, task: Task, work: Callable[[nn.Module, Task], Work], *, compiled: bool
+    mode: str,
+    task: Task,
+    ours: Callable[[Task], Work],
+    theirs: Callable[[nn.Module, Task], Work],
+    *,
+    compiled: bool,
 ) -> list[Row]:
-    peers = {"timm, eager, channels_last": timms_network}
+    modes = ["no"]
     if compiled:
-        peers["timm, torch.compile, channels_last"] = _compiled_timms
-    plain = ours_network(task)
-    ours = work(plain, task)
+        modes.append("default" if task.compile_mode == "no" else task.compile_mode)
+    our_work, weights = ours(task), ours_network(task).state_dict()
     rows = []
-    for name, make in peers.items():
-        peer = make(task)
-        peer.load_state_dict(_with_prefix_of(peer, plain))
+    for peer_mode in modes:
+        peer = timms_network(task)
+        peer.load_state_dict(weights)
+        how = "eager" if peer_mode == "no" else f"torch.compile {peer_mode}"
         rows.append(
             compare(
                 mode,
                 task.case,
-                ours=ours,
-                peer=work(peer, task),
+                ours=our_work,
+                peer=theirs(devices.compiled(peer, task.device, peer_mode), task),
                 num_items=task.batch,
                 unit=_UNIT,
                 rounds=task.rounds,
                 goal=GOALS.get((mode, task.device.type)),
-                peer_name=name,
+                peer_name=f"timm, {how}, channels_last",
+                remark=task.settings,
             )
         )
     return rows
@@ -124,18 +140,19 @@ def timms_network(task: Task) -> nn.Module:
     return network
 
 
-def _compiled_timms(task: Task) -> nn.Module:
-    return torch.compile(timms_network(task))  # type: ignore[return-value]
-
-
-def _with_prefix_of(peer: nn.Module, plain: nn.Module) -> dict[str, torch.Tensor]:
-    prefix = "_orig_mod." if next(iter(peer.state_dict())).startswith("_orig_mod.") else ""
-    return {f"{prefix}{name}": value for name, value in plain.state_dict().items()}
-
-
 def timm_name(arch: str) -> str:
     """Return timm's name of a network: only the first of the small ones is called otherwise."""
     return "hrnet_w18_small" if arch == "hrnet_w18_small_v1" else arch
+
+
+def ours_training(task: Task) -> Work:
+    """Return the training step of this project's network with the task's settings."""
+    network = pad_widths(ours_network(task), task.width_multiple)
+    return training_step(devices.compiled(network, task.device, task.compile_mode), task)
+
+
+def _timms_training(task: Task) -> Work:
+    return training_step(timms_network(task), task)
 
 
 def training_step(network: nn.Module, task: Task) -> Work:
@@ -154,12 +171,16 @@ def training_step(network: nn.Module, task: Task) -> Work:
     return step
 
 
+def _ours_inference(task: Task) -> Work:
+    network = widen(fold_batch_norms(ours_network(task)), task.width_multiple)
+    place(network, task.device, task.memory_format)
+    return _inference(devices.compiled(network, task.device, task.compile_mode), task)
+
+
 def _inference(network: nn.Module, task: Task) -> Work:
     images, _ = synthetic_batch(task)
     precision = Precision(task.precision, task.device)
-    network = fold_batch_norms(network) if isinstance(network, HRNet) else network.eval()
-    place(network, task.device, task.memory_format)
-    return partial(_forward, network, images, precision, task.device)
+    return partial(_forward, network.eval(), images, precision, task.device)
 
 
 def _forward(

@@ -1,4 +1,4 @@
-"""The fastest way to train on this machine: precision, layout, compilation, batch; tried out.
+"""The fastest way to train on this machine: precision, layout, compilation, widths, batch.
 
 Each way is measured alone, within a time budget, and its precision's cost is stated: how far its
 logits are from float32's with the same weights on the same images.
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lib import device as devices
-from lib.benchmark.network import Task, ours_network, synthetic_batch, training_step
+from lib.benchmark.network import Task, ours_network, ours_training, synthetic_batch
 from lib.precision import Precision
 
 _WARMUP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 20
@@ -31,14 +31,29 @@ class Way:
     compile_mode: str  # a value of TRAIN.COMPILE
     batch: int
     memory_format: str = "auto"  # a value of TRAIN.MEMORY_FORMAT
+    width_multiple: int = 1  # a value of TRAIN.WIDTH_MULTIPLE
 
     @property
     def arguments(self) -> str:
         """What to give to tools/train.py."""
-        mode = "" if self.compile_mode == "no" else f" TRAIN.COMPILE {self.compile_mode}"
-        is_usual = self.memory_format == "auto"
-        layout = "" if is_usual else f" TRAIN.MEMORY_FORMAT {self.memory_format}"
-        return f"--precision {self.precision} --bs {self.batch}{mode}{layout}"
+        settings = (
+            ("COMPILE", self.compile_mode, "no"),
+            ("MEMORY_FORMAT", self.memory_format, "auto"),
+            ("WIDTH_MULTIPLE", self.width_multiple, 1),
+        )
+        unusual = [f" TRAIN.{key} {value}" for key, value, usual in settings if value != usual]
+        return f"--precision {self.precision} --bs {self.batch}{''.join(unusual)}"
+
+    def of(self, task: Task) -> Task:
+        """Return the task as it is computed in this way."""
+        return replace(
+            task,
+            precision=self.precision,
+            batch=self.batch,
+            memory_format=self.memory_format,
+            compile_mode=self.compile_mode,
+            width_multiple=self.width_multiple,
+        )
 
 
 @dataclass(frozen=True)
@@ -59,16 +74,25 @@ class Agreement:
     top1: float  # share of the images for which both name the same class
 
 
-def ways(device: torch.device, batches: Sequence[int], *, with_compile: bool) -> Iterator[Way]:
-    """Yield what is worth trying on a device, the likely fast ones first."""
+def ways(
+    device: torch.device, batches: Sequence[int], *, with_compile: bool, is_uneven: bool
+) -> Iterator[Way]:
+    """Yield what is worth trying on a device, the likely fast ones first.
+
+    Widths are rounded up on cuda alone, where the network `is_uneven`: has some that 8 does not
+    divide. npu's kernels and the CPU's do that by themselves.
+    """
     precisions = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp16", "hf32", "fp32")}
-    modes = ("no", "default") if with_compile and device.type != "npu" else ("no",)
-    layouts = ("auto",) if device.type == "npu" else ("auto", "contiguous")
+    modes = {"cpu": ("no", "default"), "cuda": ("no", "default", "reduce-overhead")}
     found = itertools.product(
-        batches, modes, layouts, precisions.get(device.type, ("fp16", "bf16", "hf32", "fp32"))
+        batches,
+        modes.get(device.type, ("no",)) if with_compile else ("no",),
+        ("auto",) if device.type == "npu" else ("auto", "contiguous"),
+        (1, 8) if device.type != "npu" and is_uneven else (1,),
+        precisions.get(device.type, ("fp16", "bf16", "hf32", "fp32")),
     )
-    for batch, mode, layout, precision in found:
-        yield Way(precision, mode, batch, layout)
+    for batch, mode, layout, multiple, precision in found:
+        yield Way(precision, mode, batch, layout, multiple)
 
 
 def try_out(
@@ -95,12 +119,9 @@ def try_out(
 
 
 def _measured(task: Task, way: Way, *, budget_s: float) -> Outcome:
-    task = replace(task, precision=way.precision, batch=way.batch, memory_format=way.memory_format)
     devices.reset_peak_memory(task.device)
     try:
-        network = devices.compiled(ours_network(task), task.device, way.compile_mode)
-        step = training_step(network, task)
-        times_s = _timed(step, budget_s)
+        times_s = _timed(ours_training(way.of(task)), budget_s)
     except (RuntimeError, torch.OutOfMemoryError) as error:  # out of memory; no compiler
         return Outcome(way, failure=" ".join(str(error).split())[:120] or type(error).__name__)
     speed = way.batch / statistics.median(times_s)

@@ -19,7 +19,7 @@ from lib.export import ExportOptions, export_onnx
 from lib.models.build import build_model
 from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.offline_infer import InferRequest, Outcome, run_request
-from lib.offline_infer.session import BACKENDS, open_session
+from lib.offline_infer.session import BACKENDS, computes_in_bf16, open_session
 from lib.onnx_file import load_model
 from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
 from lib.quantize import compare as compare_models
@@ -121,7 +121,8 @@ def measure_against(
 ) -> list[Row]:
     """Compare the forms named in `goals` (float32, int8) with a torch network of this size.
 
-    Each form is served by each of the `backends` of tools/onnx_infer.py in turn.
+    Each form is served by each of the `backends` of tools/onnx_infer.py in turn, and float32 also
+    in bfloat16 where processor and backend can.
     """
     network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = torch.from_numpy(_images(models)).to(memory_format=torch.channels_last)
@@ -132,28 +133,39 @@ def measure_against(
                 network(batch)
 
     forms = {"float32": models.float32, "int8": models.int8}
-    paths = {form: path for form, path in forms.items() if form in goals and path}
+    ways = [
+        (form, path, backend, "fp32")
+        for form, path in forms.items()
+        for backend in backends
+        if form in goals and path
+    ]
+    if "float32" in goals and "openvino" in backends and computes_in_bf16():
+        ways.append(("float32 computed in bfloat16", models.float32, "openvino", "bf16"))
     return [
         compare(
             "infer",
             f"{models.arch}, {_NAMES[backend]}, {form}, batch {models.batch}",
-            ours=_served(path, models, backend),
+            ours=_served(path, models, backend, precision),
             peer=eager,
             num_items=_BATCHES_A_ROUND * models.batch,
             unit=_UNIT,
             rounds=rounds,
-            goal=goals[form],
+            goal=goals.get(form),
             peer_name=name,
         )
-        for form, path in paths.items()
-        for backend in backends
+        for form, path, backend, precision in ways
     ]
 
 
-def _served(path: Path, models: Models, backend: str) -> Work:
+def _served(path: Path, models: Models, backend: str, precision: str = "fp32") -> Work:
     """What computes a round of batches with one form of the network."""
     session = open_session(
-        path, backend=backend, dynamic_batch=0, device=0, num_threads=num_cores()
+        path,
+        backend=backend,
+        dynamic_batch=0,
+        device=0,
+        num_threads=num_cores(),
+        precision=precision,
     )
     images = _images(models)
 

@@ -19,7 +19,9 @@ _CHOICES = {
     "TRAIN.AMP_BACKEND": ("torch", "apex"),
     "TRAIN.MEMORY_FORMAT": ("auto", "channels_last", "contiguous"),
     "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
+    "TRAIN.WIDTH_MULTIPLE": (1, 8, 16, 32),
 }
+_WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile
 _MINIMUM = {
     "WORKERS": -1,
     "PRINT_FREQ": 1,
@@ -77,9 +79,8 @@ def check(config: CfgNode) -> None:
             raise ValueError(f"{path}: {value} is not a finite number: give one")
     for path, allowed in _CHOICES.items():
         if value_at(config, path) not in allowed:
-            raise ValueError(
-                f"{path}: {value_at(config, path)!r} is not one of {', '.join(allowed)}"
-            )
+            choices = ", ".join(map(str, allowed))
+            raise ValueError(f"{path}: {value_at(config, path)!r} is not one of {choices}")
     for path, minimum in _MINIMUM.items():
         if not value_at(config, path) >= minimum:  # type: ignore[operator]
             raise ValueError(f"{path}: {value_at(config, path)!r} is below {minimum}")
@@ -141,6 +142,17 @@ def _check_optimising(train: CfgNode) -> None:
         raise ValueError(
             "TRAIN.SYNC_BN: true does not go with TRAIN.CHECKPOINT_ACTIVATIONS, which computes "
             "batch norms a second time; TRAIN.ACCUM_STEPS needs less memory too"
+        )
+    if train.SYNC_BN and train.WIDTH_MULTIPLE > 1:
+        raise ValueError(
+            f"TRAIN.SYNC_BN: true does not go with TRAIN.WIDTH_MULTIPLE {train.WIDTH_MULTIPLE}, "
+            "whose batch norms are its own: leave that at 1"
+        )
+    if train.ACCUM_STEPS > 1 and train.COMPILE in _WITH_CUDA_GRAPHS:
+        # A graph's gradients are overwritten when it runs again: pytorch/pytorch issue 169545.
+        raise ValueError(
+            f"TRAIN.COMPILE: {train.COMPILE} records CUDA graphs, which cannot add up gradients of "
+            f"TRAIN.ACCUM_STEPS {train.ACCUM_STEPS} parts: take default, or TRAIN.ACCUM_STEPS 1"
         )
 
 

@@ -77,6 +77,7 @@ TRAIN:
   CHECKPOINT_ACTIVATIONS: false  # compute maps again for the gradients instead of keeping them
   MEMORY_FORMAT: auto      # channels_last | contiguous | auto (contiguous on npu only)
   COMPILE: 'no'            # torch.compile: no | default | reduce-overhead | max-autotune
+  WIDTH_MULTIPLE: 1        # compute with widths rounded up to it by zeros: 1 | 8 | 16 | 32
   SAVE_EVERY_STEPS: 0      # also save inside an epoch; 0: at its end only
 DISTILL:
   TEACHER: ''              # weights (file, name, address) to learn from, beside the labels or alone

@@ -47,6 +47,7 @@ class InferRequest:
     display_all_summary: bool = False
     limit: int | None = None  # samples
     backend: str = "onnxruntime"
+    precision: str = "fp32"
     arguments: tuple[str, ...] = ()  # the command line, for the summary
     part: int = 0  # of the samples only this part, of `num_parts`
     num_parts: int = 1
@@ -111,6 +112,7 @@ def _open_session(request: InferRequest, num_threads: int, say: Say) -> Session:
         dynamic_batch=request.dynamic_batch,
         device=request.device,
         num_threads=num_threads,
+        precision=request.precision,
     )
     say(f"[INFO] load model {request.model} success")
     say(f"[INFO] {session.runtime}")

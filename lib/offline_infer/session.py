@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BACKENDS = ("onnxruntime", "openvino")
+PRECISIONS = ("fp32", "bf16")  # what a model's float32 is computed in
 
 Array = npt.NDArray[np.generic]
 
@@ -35,6 +36,7 @@ _DTYPES: Mapping[str, np.dtype[np.generic]] = {
 }
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_LEAST_IMAGES_A_PART = 4  # of fewer, a part costs more than it gives
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,28 @@ def installed_backends() -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if importlib.util.find_spec(name) is not None)
 
 
+def computes_in_bf16() -> bool:
+    """Tell whether OpenVINO is installed and this processor computes in bfloat16."""
+    if "openvino" not in installed_backends():
+        return False
+    core = importlib.import_module("openvino").Core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def open_session(
-    path: Path, *, backend: str, dynamic_batch: int, device: int, num_threads: int
+    path: Path,
+    *,
+    backend: str,
+    dynamic_batch: int,
+    device: int,
+    num_threads: int,
+    precision: str = "fp32",
 ) -> Session:
     """Load a model to compute on card `device`, or on the processor with `num_threads` threads.
 
     `dynamic_batch` is the batch of a model that leaves it open, 0 for one that doesn't.
-    Raises FileNotFoundError, and ValueError for a file, batch or backend that can't be used.
+    Raises FileNotFoundError, and ValueError for a file, batch, backend or precision that can't be
+    used.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such model: {path}")
@@ -104,7 +121,11 @@ def open_session(
             f"{path} is made for an NPU: give it to ais_bench, and this program the ONNX"
         )
     if backend == "openvino":
-        return _OpenVinoSession(path, dynamic_batch=dynamic_batch, num_threads=num_threads)
+        return _OpenVinoSession(
+            path, dynamic_batch=dynamic_batch, num_threads=num_threads, precision=precision
+        )
+    if precision != "fp32":
+        raise ValueError(f"--precision {precision} needs --backend openvino")
     return _OnnxRuntimeSession(
         path, dynamic_batch=dynamic_batch, device=device, num_threads=num_threads
     )
@@ -149,7 +170,12 @@ class _OnnxRuntimeSession:
 
 
 class _OpenVinoSession:
-    def __init__(self, path: Path, *, dynamic_batch: int, num_threads: int):
+    """A batch is computed in parts, side by side: in int8 that takes a seventh less time.
+
+    Only of a model whose recipe says that it was exported here: each image counts for itself.
+    """
+
+    def __init__(self, path: Path, *, dynamic_batch: int, num_threads: int, precision: str):
         if "openvino" not in installed_backends():
             raise ValueError(
                 "--backend openvino: the package openvino is not installed: pip install openvino"
@@ -160,26 +186,54 @@ class _OpenVinoSession:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # OpenVINO forgets an ONNX file's metadata, so the other library is asked for it.
         self.model = _describe(path, _load(path, options, [_CPU]), dynamic_batch)
+        if precision == "bf16" and not computes_in_bf16():
+            raise ValueError(
+                "--precision bf16: this processor does not compute in bfloat16: take fp32"
+            )
+        is_ours = self.model.recipe is not None
+        num_parts = _num_parts(self.model.batch_size, num_threads) if is_ours else 1
         network = openvino.Core().read_model(path)
-        network.reshape({spec.name: list(spec.shape) for spec in self.model.inputs})
-        # Without the precision hint some processors compute in bfloat16.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(num_threads)}
+        network.reshape(
+            {s.name: [s.shape[0] // num_parts, *s.shape[1:]] for s in self.model.inputs}
+        )
+        settings = {
+            # Without it some processors compute float32 in bfloat16 without being asked to.
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": str(num_threads),
+            "NUM_STREAMS": str(num_parts),
+        }
         compiled = openvino.compile_model(network, "CPU", settings)
-        self._request = compiled.create_infer_request()
+        self._requests = [compiled.create_infer_request() for _ in range(num_parts)]
         self._tensor = openvino.Tensor
         self._outputs = range(len(compiled.outputs))
         version = openvino.__version__.split("-")[0]
         self.runtime = f"openvino {version} on CPU, {num_threads} threads"
+        if precision != "fp32":
+            self.runtime += f", {precision}"
 
     def run(self, arrays: Sequence[Array]) -> tuple[list[Array], RunTime]:
         start = time.perf_counter()
         for spec, array in zip(self.model.inputs, arrays, strict=True):
-            self._request.set_tensor(spec.name, self._tensor(array, shared_memory=True))
+            parts = np.split(array, len(self._requests))
+            for request, part in zip(self._requests, parts, strict=True):
+                request.set_tensor(spec.name, self._tensor(part, shared_memory=True))
         there = time.perf_counter()
-        self._request.infer()
+        for request in self._requests:
+            request.start_async()
+        for request in self._requests:
+            request.wait()
         computed = time.perf_counter()
-        outputs = [np.array(self._request.get_output_tensor(i).data) for i in self._outputs]
+        outputs = [self._whole_output(number) for number in self._outputs]
         return outputs, _run_time(start, there, computed, time.perf_counter())
+
+    def _whole_output(self, number: int) -> Array:
+        return np.concatenate([r.get_output_tensor(number).data for r in self._requests])
+
+
+def _num_parts(batch: int, num_threads: int) -> int:
+    """In how many equal parts to compute a batch: at most one a thread, of 4 images or more."""
+    most = max(1, min(num_threads, batch // _LEAST_IMAGES_A_PART))
+    return next(count for count in range(most, 0, -1) if batch % count == 0)
 
 
 def _run_time(start: float, there: float, computed: float, back: float) -> RunTime:

@@ -8,6 +8,7 @@ from yacs.config import CfgNode
 from lib.distributed import Processes, synchronised_norms
 from lib.ema import AveragedWeights
 from lib.models.fast import checkpoint_activations
+from lib.models.padded import pad_widths
 from lib.models.parts import freeze
 from lib.optim import GroupRules, OptimizerOptions
 from lib.schedules import Schedule, ScheduleOptions, build_schedule
@@ -46,6 +47,7 @@ def made_trainable(network: nn.Module, config: CfgNode, processes: Processes) ->
     freeze(network, config.MODEL.FREEZE)
     if config.TRAIN.CHECKPOINT_ACTIVATIONS:
         checkpoint_activations(network)
+    pad_widths(network, config.TRAIN.WIDTH_MULTIPLE)
     return synchronised_norms(network, processes) if config.TRAIN.SYNC_BN else network
 
 

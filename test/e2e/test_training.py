@@ -127,7 +127,30 @@ def test_valid_repeats_the_best_accuracy_exactly_on_one_and_on_two_processes(
     assert (out / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_padded_widths_train_a_network_of_the_published_shapes(
+    run: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """TRAIN.WIDTH_MULTIPLE; later losses of so small batches differ by more than rounding."""
+    words = (TRAIN, tiny_data, "--cfg", tiny_yaml, "--out", tmp_path)
+    done = run_script(*words, "TRAIN.WIDTH_MULTIPLE", 16)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "log").write_text(done.stdout)
+    ours, plain = (awk(AWK_LOSS, folder / "log")[:2] for folder in (tmp_path, run))
+    assert [float(loss) for loss in ours] == pytest.approx(
+        [float(loss) for loss in plain], abs=1e-3
+    )
+    ours, plain = (
+        torch.load(folder / "final_state.pth.tar", weights_only=True) for folder in (tmp_path, run)
+    )
+    shapes = [{name: value.shape for name, value in state.items()} for state in (ours, plain)]
+    assert shapes[0] == shapes[1]
+    resumed = run_script(*words, "--auto_resume", "TRAIN.END_EPOCH", 3)
+    assert resumed.returncode == 0, f"the checkpoint fits no plain network:\n{resumed.stderr}"
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
 def test_folded_batch_norms_change_nothing_but_the_last_digits(
+    multiple: int,
     run: Path,
     tiny_data: Path,
     tiny_yaml: Path,
@@ -136,7 +159,7 @@ def test_folded_batch_norms_change_nothing_but_the_last_digits(
 ) -> None:
     done = run_script(
         VALID, tiny_data, "--cfg", tiny_yaml, "--testModel", run / "model_best.pth.tar",
-        "--out", tmp_path, "TEST.FOLD_BN", "true",
+        "--out", tmp_path, "TEST.FOLD_BN", "true", "TRAIN.WIDTH_MULTIPLE", multiple,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert result_of(tmp_path)["accuracy_top1"] == result_of(run)["best_accuracy_top1"]

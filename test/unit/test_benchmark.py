@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lib.benchmark.network import Task
 from lib.benchmark.rounds import Row, processor, versions
 from lib.model_info import ModelInfo
 from lib.models.hrnet import ARCHS
+from lib.offline_infer.session import computes_in_bf16
 
 SCRIPT = "tools/benchmark.py"
 SMALL = ("--arch", "hrnet_w18_small_v1", "--device", "cpu", "--batch", 2, "--image_size", 32)
@@ -25,7 +27,7 @@ TASK = Task("hrnet_w18_small_v1", torch.device("cpu"), "fp32", 2, 32, 1)
 
 def test_both_sides_have_the_same_weights_and_give_the_same_logits() -> None:
     ours, theirs = network.ours_network(TASK), network.timms_network(TASK)
-    theirs.load_state_dict(network._with_prefix_of(theirs, ours))
+    theirs.load_state_dict(ours.state_dict())
     images, _ = network.synthetic_batch(TASK)
     with torch.inference_mode():
         assert torch.allclose(ours.eval()(images), theirs.eval()(images), atol=1e-4)
@@ -54,6 +56,28 @@ def test_the_floor_is_the_slower_of_arithmetic_and_traffic() -> None:
     assert floor_of(info, Rates(1000.0, 1e9), mode="train", bytes_per_value=4).arithmetic_s == 0.3
 
 
+def test_ours_computes_with_the_settings_that_its_row_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Theirs is compiled in the same mode, and padded by nobody."""
+    compiled: list[tuple[set[int], str]] = []
+
+    def keep(model, device, mode):
+        convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+        compiled.append(({getattr(conv, "multiple", 1) for conv in convolutions}, mode))
+        return model
+
+    monkeypatch.setattr(network.devices, "compiled", keep)
+    task = replace(TASK, compile_mode="reduce-overhead", width_multiple=32)
+    rows = network.measure_training(task, compiled=True)
+    settings = "TRAIN.COMPILE reduce-overhead TRAIN.WIDTH_MULTIPLE 32"
+    assert [(row.peer_name, row.remark) for row in rows] == [
+        ("timm, eager, channels_last", settings),
+        ("timm, torch.compile reduce-overhead, channels_last", settings),
+    ]
+    assert compiled == [({32}, "reduce-overhead"), ({1}, "no"), ({1}, "reduce-overhead")]
+
+
 def test_the_cpu_has_no_memory_figure() -> None:
     assert network.measure_memory(TASK) == []
 
@@ -64,11 +88,13 @@ def test_the_table_the_json_and_the_floor_come_out(run_script: RunScript, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "rows.json").read_text())
-    served = [
-        f"hrnet_w18_small_v1, {name}, float32, batch 2" for name in ("ONNX Runtime", "OpenVINO")
+    ways = ["ONNX Runtime, float32", "OpenVINO, float32"]
+    if computes_in_bf16():
+        ways.append("OpenVINO, float32 computed in bfloat16")
+    assert [row["mode"] for row in rows] == ["train", "infer", *["infer"] * len(ways)]
+    assert [row["case"] for row in rows[2:]] == [
+        f"hrnet_w18_small_v1, {way}, batch 2" for way in ways
     ]
-    assert [row["mode"] for row in rows] == ["train", "infer", "infer", "infer"]
-    assert [row["case"] for row in rows[2:]] == served
     assert {"mode", "case", "ours", "peer", "ratio", "unit", "goal_row"} <= rows[0].keys()
     assert "| train: hrnet_w18_small_v1, 32, batch 2, fp32 | timm, eager" in done.stdout
     floors = done.stdout.splitlines()[-2:]

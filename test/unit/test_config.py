@@ -424,6 +424,25 @@ def test_synchronised_norms_are_not_computed_twice():
         load_config(None, ["TRAIN.SYNC_BN", "true", "TRAIN.CHECKPOINT_ACTIVATIONS", "true"])
 
 
+def test_synchronised_norms_are_not_padded():
+    with pytest.raises(ValueError, match="does not go with TRAIN.WIDTH_MULTIPLE 8"):
+        load_config(None, ["TRAIN.SYNC_BN", "true", "TRAIN.WIDTH_MULTIPLE", "8"])
+
+
+def test_widths_are_rounded_up_to_few_multiples():
+    with pytest.raises(ValueError, match=r"WIDTH_MULTIPLE: 12 is not one of 1, 8, 16, 32"):
+        load_config(None, ["TRAIN.WIDTH_MULTIPLE", "12"])
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_cuda_graphs_do_not_add_up_gradients(mode: str):
+    """They overwrite the first part's: pytorch/pytorch issue 169545."""
+    in_parts = ["TRAIN.ACCUM_STEPS", "2", "TRAIN.COMPILE"]
+    with pytest.raises(ValueError, match=f"TRAIN.COMPILE: {mode} records CUDA graphs"):
+        load_config(None, [*in_parts, mode])
+    assert load_config(None, [*in_parts, "default"]).TRAIN.ACCUM_STEPS == 2
+
+
 @pytest.mark.parametrize(
     ("idle", "needed", "said"),
     [

@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import RunScript
 
-from lib.benchmark import picking
+from lib.benchmark import network, picking
 from lib.benchmark.network import Task
 from lib.benchmark.picking import Agreement, Outcome, Way
+from lib.config import load_config
 
 SCRIPT = "tools/pick_speed.py"
 CPU = torch.device("cpu")
@@ -19,20 +20,40 @@ SMALL = ("MODEL.NAME", "hrnet_w18_small_v1", "MODEL.IMAGE_SIZE", "[32, 32]")
 
 
 def test_every_precision_of_the_device_is_tried_at_every_batch() -> None:
-    found = list(picking.ways(CPU, (2, 4), with_compile=False))
+    found = list(picking.ways(CPU, (2, 4), with_compile=False, is_uneven=False))
     layouts, precisions = ("auto", "contiguous"), ("fp32", "bf16")
     assert found == [Way(p, "no", b, m) for b in (2, 4) for m in layouts for p in precisions]
-    compiled = list(picking.ways(CPU, (2,), with_compile=True))
+    compiled = list(picking.ways(CPU, (2,), with_compile=True, is_uneven=False))
     assert {way.compile_mode for way in compiled} == {"no", "default"}
     npu = type("Device", (), {"type": "npu"})()
-    on_npu = list(picking.ways(npu, (2,), with_compile=True))
+    on_npu = list(picking.ways(npu, (2,), with_compile=True, is_uneven=True))
     assert {(way.compile_mode, way.memory_format) for way in on_npu} == {("no", "auto")}
+
+
+@pytest.mark.parametrize("is_uneven", [True, False])
+def test_cuda_tries_graphs_and_widths_that_suit_it_where_they_do_not(is_uneven: bool) -> None:
+    found = list(picking.ways(torch.device("cuda"), (2,), with_compile=True, is_uneven=is_uneven))
+    assert {way.compile_mode for way in found} == {"no", "default", "reduce-overhead"}
+    assert {way.width_multiple for way in found} == ({1, 8} if is_uneven else {1})
+    assert len(set(found)) == len(found)
+
+
+def test_a_way_computes_with_what_it_tells_to_give() -> None:
+    """Its arguments, as tools/train.py reads them, are the settings of what was timed."""
+    way = Way("bf16", "reduce-overhead", 2, "contiguous", 8)
+    _, precision, _, batch, *overrides = way.arguments.split()
+    config = load_config(None, overrides)
+    task = way.of(TASK)
+    assert (task.precision, task.batch) == (precision, int(batch))
+    assert task.memory_format == config.TRAIN.MEMORY_FORMAT == "contiguous"
+    assert task.compile_mode == config.TRAIN.COMPILE == "reduce-overhead"
+    assert task.width_multiple == config.TRAIN.WIDTH_MULTIPLE == 8
 
 
 def test_the_budget_ends_the_trials_but_one_is_always_made(monkeypatch) -> None:
     monkeypatch.setattr(picking, "_measured", lambda task, way, budget_s: Outcome(way, 1.0))
     said: list[Outcome] = []
-    candidates = list(picking.ways(CPU, (2, 4), with_compile=False))
+    candidates = list(picking.ways(CPU, (2, 4), with_compile=False, is_uneven=False))
     outcomes = picking.try_out(TASK, candidates, budget_s=0.0, on_outcome=said.append)
     assert len(outcomes) == len(said) == 1
     assert len(picking.try_out(TASK, candidates, budget_s=60.0, on_outcome=said.append)) == 8
@@ -41,29 +62,29 @@ def test_the_budget_ends_the_trials_but_one_is_always_made(monkeypatch) -> None:
 def test_the_layout_of_a_way_is_that_of_weights_and_images(monkeypatch) -> None:
     seen: list[tuple[bool, bool]] = []
 
-    def training_step(network, task):
+    def training_step(made, task):
         images, _ = picking.synthetic_batch(task)
-        weight = network.stage2[0].branches[0][0].conv1.weight
+        weight = made.stage2[0].branches[0][0].conv1.weight
         seen.append(
             tuple(x.is_contiguous(memory_format=torch.channels_last) for x in (weight, images))
         )
         return lambda: None
 
-    monkeypatch.setattr(picking, "training_step", training_step)
+    monkeypatch.setattr(network, "training_step", training_step)
     for layout in ("auto", "contiguous"):
         picking._measured(TASK, Way("fp32", "no", 2, layout), budget_s=0.0)
     assert seen == [(True, True), (False, False)]
 
 
 def test_a_way_without_enough_memory_is_told_and_the_others_go_on(monkeypatch) -> None:
-    step = picking.training_step
+    step = network.training_step
 
-    def training_step(network, task):
+    def training_step(made, task):
         if task.batch == 4:
             raise torch.OutOfMemoryError("tried to allocate 9 GiB")
-        return step(network, task)
+        return step(made, task)
 
-    monkeypatch.setattr(picking, "training_step", training_step)
+    monkeypatch.setattr(network, "training_step", training_step)
     candidates = [Way("fp32", "no", 4), Way("fp32", "no", 2)]
     first, second = picking.try_out(TASK, candidates, budget_s=60.0, on_outcome=lambda o: None)
     assert first.failure == "tried to allocate 9 GiB" and first.images_per_s == 0
