@@ -10,9 +10,15 @@ from export_samples import scatter_batch_norms
 from torch import nn
 
 from lib.models.fast import checkpoint_activations, fold_batch_norms
-from lib.models.hrnet import ARCHS, HRNet, build_hrnet
+from lib.models.hrnet import ARCHS, HRNet, HRNetSpec, StageSpec, build_hrnet
 from lib.models.padded import PaddedBatchNorm2d, PaddedConv2d, pad_widths, widen
 
+TINY = HRNetSpec(
+    StageSpec(1, "BOTTLENECK", (1,), (8,)),
+    StageSpec(1, "BASIC", (1, 1), (4, 8)),
+    StageSpec(1, "BASIC", (1, 1, 1), (4, 8, 16)),
+    StageSpec(1, "BASIC", (1, 1, 1, 1), (4, 8, 16, 32)),
+)
 PADDED = ("hrnet_w18_small_v2", "hrnet_w18", "hrnet_w30", "hrnet_w44")  # to multiples of 8
 
 
@@ -135,6 +141,19 @@ def test_maps_that_are_computed_again_are_padded_too() -> None:
     assert_same_gradients(sparing, plain)
     for (name, ours), theirs in zip(sparing.named_buffers(), plain.buffers(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-10), f"{name}: counted twice"
+
+
+def test_a_padded_network_is_captured_as_one_graph() -> None:
+    """For TRAIN.COMPILE: without a break, and equal to the bit before code is generated."""
+    torch.manual_seed(0)
+    plain = build_hrnet(TINY, 5).double()
+    padded = pad_widths(copy.deepcopy(plain), 8)
+    captured = torch.compile(padded, backend="aot_eager", fullgraph=True, dynamic=False)
+    for network in (captured, plain):
+        network.train()(images()).square().mean().backward()
+    assert_same_gradients(padded, plain)
+    for (name, ours), theirs in zip(padded.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10), name
 
 
 def test_a_served_network_has_the_zeros_in_its_weights() -> None:
