@@ -121,6 +121,15 @@ def compiled(network: nn.Module, device: torch.device, mode: str) -> nn.Module:
     return torch.compile(network, mode=mode, dynamic=False)  # type: ignore[return-value]
 
 
+def forget_compiled() -> None:
+    """Let torch.compile begin anew; what was compiled before is compiled again when it is used.
+
+    It keeps few variants of a class's forward pass, of all networks together, and then computes
+    the next ones eagerly with no more than a warning.
+    """
+    torch.compiler.reset()
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type != "cpu":

@@ -1,7 +1,8 @@
-"""The one place that reads the process environment."""
+"""The one place that reads the process environment; and what else surrounds the process."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,14 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def installed_version(distribution: str) -> str:
+    """Return the release of a package that is installed; '' where it is not."""
+    try:
+        return importlib.metadata.version(distribution) or "of unknown version"
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _own() -> Mapping[str, str]:

@@ -39,7 +39,7 @@ from lib.evaluation import (
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
-from lib.models.padded import widen
+from lib.models.padded import pad_widths, widen
 from lib.models.views import SelectedOutputs
 from lib.objective import Computing
 from lib.plots import save_confusion
@@ -132,9 +132,10 @@ def _network(config: CfgNode, file: WeightFile) -> tuple[nn.Module, str]:
     """Return the network with the weights in it, and a line on them."""
     network: nn.Module = build_model(config, file.num_classes)
     loaded = load_weights(network, file)
+    multiple = config.TRAIN.WIDTH_MULTIPLE
     if config.TEST.FOLD_BN:
-        network = widen(fold_batch_norms(network), config.TRAIN.WIDTH_MULTIPLE)
-    return network, loaded
+        return widen(fold_batch_norms(network), multiple), loaded
+    return pad_widths(network, multiple), loaded
 
 
 def _view(config: CfgNode, network: nn.Module, found: EvaluationSet) -> nn.Module:

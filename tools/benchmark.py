@@ -83,7 +83,7 @@ def _check(args: argparse.Namespace, modes: list[str]) -> None:
 
 
 def _tasks(args: argparse.Namespace, device: torch.device) -> list[Task]:
-    """One for each network; on cuda ours has what is likely the fastest there."""
+    """One for each network; on cuda ours has what is probably the fastest there."""
     from lib.benchmark.network import Task
     from lib.precision import Precision
 
@@ -106,17 +106,21 @@ def _tasks(args: argparse.Namespace, device: torch.device) -> list[Task]:
 def _train(args: argparse.Namespace, task: Task) -> list[Row]:
     from lib.benchmark import network
 
-    return network.measure_training(task, compiled=args.compile or task.device.type != "cpu")
+    return network.measure_training(task, compiled=_compiles_timms(args, task))
 
 
 def _infer(args: argparse.Namespace, task: Task) -> list[Row]:
     from lib.benchmark import network
 
-    rows = network.measure_inference(task, compiled=args.compile or task.device.type != "cpu")
+    rows = network.measure_inference(task, compiled=_compiles_timms(args, task))
     if task.device.type == "cpu":
         with tempfile.TemporaryDirectory(prefix="benchmark_") as scratch:
             rows += _serving(task, _pictures(args), Path(scratch))
     return rows
+
+
+def _compiles_timms(args: argparse.Namespace, task: Task) -> bool:
+    return task.device.type == "cuda" or (args.compile and task.device.type == "cpu")
 
 
 def _serving(task: Task, pictures: list[Path], scratch: Path) -> list[Row]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,9 @@ from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
 from lib.environment import num_cores
 
 if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+    from lib.benchmark.network import Task
     from lib.benchmark.picking import Outcome
 
 _BATCHES = {"cpu": (16, 32)}
@@ -31,7 +36,6 @@ def main() -> int:
     from lib.benchmark.rounds import machine
     from lib.config import load_config
     from lib.device import configure, describe, select_device
-    from lib.models.hrnet import find_spec
 
     config = load_config(args.cfg, args.overrides)
     device = select_device(args.device)
@@ -39,33 +43,47 @@ def main() -> int:
     batches = args.batches or _BATCHES.get(device.type, _ACCELERATOR_BATCHES)
     task = Task(config.MODEL.NAME, device, "fp32", 1, config.MODEL.IMAGE_SIZE[0], 1)
     print(f"{machine(num_cores())}; {describe(device)}; {task.arch}, {task.image_size}", flush=True)
-    widths = find_spec(task.arch).stage4.widths
-    candidates = list(
-        picking.ways(
-            device, batches, with_compile=args.compile, is_uneven=any(w % 8 for w in widths)
-        )
-    )
+    found = list(picking.ways(task, batches, with_compile=args.compile))
+    refusals = [_refusal(args, config, way) for way in found]
+    candidates = [way for way, refusal in zip(found, refusals, strict=True) if not refusal]
+    if not candidates:
+        raise ValueError(refusals[0])
     outcomes = picking.try_out(
-        task, candidates, budget_s=60 * args.minutes, on_outcome=_say_outcome
+        candidates, budget_s=60 * args.minutes, on_outcome=partial(_say_outcome, config)
     )
     agreements = {
         precision: picking.agreement(task, precision)
         for precision in {outcome.way.precision for outcome in outcomes}
     }
-    print(picking.table(outcomes, agreements))
+    print(picking.table(outcomes, agreements, config))
     num_left = len(candidates) - len(outcomes)
     if num_left:
         print(f"{num_left} of {len(candidates)} ways were not tried: --minutes was over")
     fastest = max(outcomes, key=lambda outcome: outcome.images_per_s)
     if fastest.failure:
         raise PartlyFailed(f"no way could be measured: {fastest.failure}")
-    print(f"fastest: python tools/train.py DATA --cfg {args.cfg} {fastest.way.arguments}")
+    words = ["python", "tools/train.py", "DATA", "--cfg", str(args.cfg), *args.overrides]
+    print(f"fastest: {shlex.join(words)} {picking.arguments(fastest.way, config)}")
     return EXIT_OK
 
 
-def _say_outcome(outcome: Outcome) -> None:
+def _refusal(args: argparse.Namespace, config: CfgNode, way: Task) -> str:
+    """Return why a way does not go with the other settings, SYNC_BN say; '' where it does."""
+    from lib.config import load_config
+
+    batch = ["TRAIN.BATCH_SIZE_PER_GPU", str(way.batch)]
+    try:
+        load_config(args.cfg, [*args.overrides, *batch, *way.settings(config)])
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _say_outcome(config: CfgNode, outcome: Outcome) -> None:
+    from lib.benchmark import picking
+
     speed = outcome.failure or f"{outcome.images_per_s:.4g} images/s"
-    print(f"{outcome.way.arguments}: {speed}", flush=True)
+    print(f"{picking.arguments(outcome.way, config)}: {speed}", flush=True)
 
 
 def _parse() -> argparse.Namespace:

@@ -9,11 +9,13 @@ from functools import partial
 import torch
 from torch import nn
 from torch.nn import functional as F
+from yacs.config import CfgNode
 
 from lib import device as devices
 from lib.assembly import place
 from lib.benchmark.floor import floor_of, measure_rates
 from lib.benchmark.rounds import Row, Work, compare, peer_module
+from lib.config import default_config, value_at
 from lib.model_info import measure_model
 from lib.models.fast import fold_batch_norms
 from lib.models.hrnet import build_hrnet
@@ -32,6 +34,7 @@ GOALS = {
 }
 GOAL_MEMORY = 0.85  # at most; of ours to theirs
 _FLOORS = ("train", "infer")
+_STEPS_TO_SETTLE = 4  # CUDA graphs are warmed up in the first step and recorded in the next
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,19 @@ class Task:
         """The task in words."""
         return f"{self.arch}, {self.image_size}, batch {self.batch}, {self.precision}"
 
-    @property
-    def settings(self) -> str:
-        """What of ours is not as by default, as tools/train.py takes it."""
-        compiled = self.compile_mode != "no" and f"TRAIN.COMPILE {self.compile_mode}"
-        padded = self.width_multiple > 1 and f"TRAIN.WIDTH_MULTIPLE {self.width_multiple}"
-        return " ".join(words for words in (compiled, padded) if words)
+    def settings(self, usual: CfgNode | None = None) -> list[str]:
+        """Return what of ours is not as in the configuration `usual` (None: the defaults).
+
+        In the form of tools/train.py: KEY VALUE KEY VALUE ...
+        """
+        usual = default_config() if usual is None else usual
+        ours = {
+            "TRAIN.COMPILE": self.compile_mode,
+            "TRAIN.MEMORY_FORMAT": self.memory_format,
+            "TRAIN.WIDTH_MULTIPLE": self.width_multiple,
+        }
+        unusual = [key for key, value in ours.items() if value != value_at(usual, key)]
+        return [word for key in unusual for word in (key, str(ours[key]))]
 
 
 def measure_training(task: Task, *, compiled: bool) -> list[Row]:
@@ -77,9 +87,11 @@ def measure_memory(task: Task) -> list[Row]:
     Of this row less is better, so its ratio is theirs to ours and more is better again.
     """
     peaks = []
+    devices.forget_compiled()
     for make in (ours_training, _timms_training):
         step = make(task)
-        step()
+        for _ in range(_STEPS_TO_SETTLE):
+            step()
         devices.reset_peak_memory(task.device)
         step()
         peaks.append(devices.peak_memory_mib(task.device))
@@ -88,7 +100,9 @@ def measure_memory(task: Task) -> list[Row]:
     if ours is None or theirs is None:
         return []
     goal = 1 / GOAL_MEMORY
-    return [Row("memory", task.case, ours, theirs, theirs / ours, "MiB", goal, "timm, eager")]
+    remark = " ".join(task.settings())
+    ratio = theirs / ours
+    return [Row("memory", task.case, ours, theirs, ratio, "MiB", goal, "timm, eager", remark)]
 
 
 def _rows(
@@ -102,6 +116,7 @@ def _rows(
     modes = ["no"]
     if compiled:
         modes.append("default" if task.compile_mode == "no" else task.compile_mode)
+    devices.forget_compiled()
     our_work, weights = ours(task), ours_network(task).state_dict()
     rows = []
     for peer_mode in modes:
@@ -119,7 +134,7 @@ def _rows(
                 rounds=task.rounds,
                 goal=GOALS.get((mode, task.device.type)),
                 peer_name=f"timm, {how}, channels_last",
-                remark=task.settings,
+                remark=" ".join(task.settings()),
             )
         )
     return rows

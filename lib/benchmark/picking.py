@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from yacs.config import CfgNode
 
 from lib import device as devices
 from lib.benchmark.network import Task, ours_network, ours_training, synthetic_batch
+from lib.models.hrnet import find_spec
 from lib.precision import Precision
 
 _WARMUP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 20
@@ -24,43 +26,10 @@ _COMPARED_IMAGES = 32
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to train."""
-
-    precision: str
-    compile_mode: str  # a value of TRAIN.COMPILE
-    batch: int
-    memory_format: str = "auto"  # a value of TRAIN.MEMORY_FORMAT
-    width_multiple: int = 1  # a value of TRAIN.WIDTH_MULTIPLE
-
-    @property
-    def arguments(self) -> str:
-        """What to give to tools/train.py."""
-        settings = (
-            ("COMPILE", self.compile_mode, "no"),
-            ("MEMORY_FORMAT", self.memory_format, "auto"),
-            ("WIDTH_MULTIPLE", self.width_multiple, 1),
-        )
-        unusual = [f" TRAIN.{key} {value}" for key, value, usual in settings if value != usual]
-        return f"--precision {self.precision} --bs {self.batch}{''.join(unusual)}"
-
-    def of(self, task: Task) -> Task:
-        """Return the task as it is computed in this way."""
-        return replace(
-            task,
-            precision=self.precision,
-            batch=self.batch,
-            memory_format=self.memory_format,
-            compile_mode=self.compile_mode,
-            width_multiple=self.width_multiple,
-        )
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What a way came to; `failure` says why there is no speed."""
+    """What a way to train came to; `failure` says why there is no speed."""
 
-    way: Way
+    way: Task
     images_per_s: float = 0.0
     peak_mib: float | None = None
     failure: str = ""
@@ -74,30 +43,42 @@ class Agreement:
     top1: float  # share of the images for which both name the same class
 
 
-def ways(
-    device: torch.device, batches: Sequence[int], *, with_compile: bool, is_uneven: bool
-) -> Iterator[Way]:
-    """Yield what is worth trying on a device, the likely fast ones first.
+def ways(task: Task, batches: Sequence[int], *, with_compile: bool) -> Iterator[Task]:
+    """Yield what is worth trying for a network on a device, the likely fast ones first.
 
-    Widths are rounded up on cuda alone, where the network `is_uneven`: has some that 8 does not
-    divide. npu's kernels and the CPU's do that by themselves.
+    Widths are rounded up where the network has some that 8 does not divide; but not on npu, whose
+    kernels do it by themselves.
     """
+    kind = task.device.type
+    is_uneven = any(width % 8 for width in find_spec(task.arch).stage4.widths)
     precisions = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp16", "hf32", "fp32")}
     modes = {"cpu": ("no", "default"), "cuda": ("no", "default", "reduce-overhead")}
     found = itertools.product(
         batches,
-        modes.get(device.type, ("no",)) if with_compile else ("no",),
-        ("auto",) if device.type == "npu" else ("auto", "contiguous"),
-        (1, 8) if device.type != "npu" and is_uneven else (1,),
-        precisions.get(device.type, ("fp16", "bf16", "hf32", "fp32")),
+        modes.get(kind, ("no",)) if with_compile else ("no",),
+        ("auto",) if kind == "npu" else ("auto", "contiguous"),
+        (1, 8) if is_uneven and kind != "npu" else (1,),
+        precisions.get(kind, ("fp16", "bf16", "hf32", "fp32")),
     )
     for batch, mode, layout, multiple, precision in found:
-        yield Way(precision, mode, batch, layout, multiple)
+        yield replace(
+            task,
+            batch=batch,
+            compile_mode=mode,
+            memory_format=layout,
+            width_multiple=multiple,
+            precision=precision,
+        )
+
+
+def arguments(way: Task, usual: CfgNode) -> str:
+    """Return what to give to tools/train.py beside the yaml that `usual` was loaded from."""
+    words = ["--precision", way.precision, "--bs", str(way.batch), *way.settings(usual)]
+    return " ".join(words)
 
 
 def try_out(
-    task: Task,
-    candidates: Sequence[Way],
+    candidates: Sequence[Task],
     *,
     budget_s: float,
     on_outcome: Callable[[Outcome], None],
@@ -113,19 +94,20 @@ def try_out(
         if left_s <= 0 and outcomes:
             break
         share_s = max(0.0, left_s) / (len(candidates) - number)
-        outcomes.append(_measured(task, way, budget_s=share_s))
+        outcomes.append(_measured(way, budget_s=share_s))
         on_outcome(outcomes[-1])
     return outcomes
 
 
-def _measured(task: Task, way: Way, *, budget_s: float) -> Outcome:
-    devices.reset_peak_memory(task.device)
+def _measured(way: Task, *, budget_s: float) -> Outcome:
+    devices.reset_peak_memory(way.device)
+    devices.forget_compiled()
     try:
-        times_s = _timed(ours_training(way.of(task)), budget_s)
+        times_s = _timed(ours_training(way), budget_s)
     except (RuntimeError, torch.OutOfMemoryError) as error:  # out of memory; no compiler
         return Outcome(way, failure=" ".join(str(error).split())[:120] or type(error).__name__)
     speed = way.batch / statistics.median(times_s)
-    return Outcome(way, speed, devices.peak_memory_mib(task.device))
+    return Outcome(way, speed, devices.peak_memory_mib(way.device))
 
 
 def _timed(step: Callable[[], object], budget_s: float) -> list[float]:
@@ -158,8 +140,8 @@ def agreement(task: Task, precision: str, network: nn.Module | None = None) -> A
     return Agreement(float(error), float(same))
 
 
-def table(outcomes: Sequence[Outcome], agreements: dict[str, Agreement]) -> str:
-    """Return the outcomes as a Markdown table, the fastest first."""
+def table(outcomes: Sequence[Outcome], agreements: dict[str, Agreement], usual: CfgNode) -> str:
+    """Return the outcomes as a Markdown table, the fastest first; see `arguments`."""
     lines = [
         "| way | images/s | peak memory, MiB | logits off fp32's by | same class |",
         "|---|--:|--:|--:|--:|",
@@ -168,8 +150,6 @@ def table(outcomes: Sequence[Outcome], agreements: dict[str, Agreement]) -> str:
         cost = agreements[outcome.way.precision]
         speed = outcome.failure or f"{outcome.images_per_s:.4g}"
         memory = "" if outcome.peak_mib is None else f"{outcome.peak_mib:.0f}"
-        lines.append(
-            f"| `{outcome.way.arguments}` | {speed} | {memory} | {cost.relative_error:.1e} | "
-            f"{100 * cost.top1:.0f} % |"
-        )
+        words, error = arguments(outcome.way, usual), f"{cost.relative_error:.1e}"
+        lines.append(f"| `{words}` | {speed} | {memory} | {error} | {100 * cost.top1:.0f} % |")
     return "\n".join(lines)

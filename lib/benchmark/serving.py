@@ -19,7 +19,8 @@ from lib.export import ExportOptions, export_onnx
 from lib.models.build import build_model
 from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.offline_infer import InferRequest, Outcome, run_request
-from lib.offline_infer.session import BACKENDS, computes_in_bf16, open_session
+from lib.offline_infer.openvino_session import computes_in_bf16
+from lib.offline_infer.session import BACKENDS, open_session
 from lib.onnx_file import load_model
 from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
 from lib.quantize import compare as compare_models
@@ -121,8 +122,8 @@ def measure_against(
 ) -> list[Row]:
     """Compare the forms named in `goals` (float32, int8) with a torch network of this size.
 
-    Each form is served by each of the `backends` of tools/onnx_infer.py in turn, and float32 also
-    in bfloat16 where processor and backend can.
+    Each form is served by each of the `backends` of tools/onnx_infer.py in turn; where processor
+    and backend can, float32 is also computed in bfloat16, without a goal.
     """
     network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = torch.from_numpy(_images(models)).to(memory_format=torch.channels_last)

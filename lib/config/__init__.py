@@ -4,13 +4,14 @@
 """
 
 from lib.config.check import value_at
-from lib.config.defaults import DEFAULTS, OFFICIAL_NAME
+from lib.config.defaults import DEFAULTS, OFFICIAL_NAME, default_config
 from lib.config.load import default_run_folder, load_config
 from lib.config.unused import unused_settings
 
 __all__ = [
     "DEFAULTS",
     "OFFICIAL_NAME",
+    "default_config",
     "default_run_folder",
     "load_config",
     "unused_settings",

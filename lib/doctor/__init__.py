@@ -3,7 +3,7 @@
 Imports no torch: it has an answer too where `import torch` fails, hangs or crashes.
 """
 
-from lib.doctor.facts import Cann, Facts, gather, installed_version
+from lib.doctor.facts import Cann, Facts, gather
 from lib.doctor.probe import Probe, run_probe
 from lib.doctor.report import as_json, as_text, exit_code
 from lib.doctor.verdicts import OK, PROBLEM, WARNING, Finding, judge
@@ -20,7 +20,6 @@ __all__ = [
     "as_text",
     "exit_code",
     "gather",
-    "installed_version",
     "judge",
     "run_probe",
 ]

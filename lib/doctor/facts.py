@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import platform
 import re
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.environment import CannVariables, num_cores
+from lib.environment import CannVariables, installed_version, num_cores
 
 # As test/env_npu.sh looks for them: cann/ is the layout from CANN 8.5 on, the others are older.
 _SET_ENV_SCRIPTS = (
@@ -116,14 +115,6 @@ def _requirements(path: Path) -> tuple[tuple[str, str], ...]:
     """Return (name, least version) of each line `name>=version`."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return tuple(re.findall(r"^([A-Za-z][\w.-]*)>=([\w.]+)", "\n".join(lines), re.MULTILINE))
-
-
-def installed_version(distribution: str) -> str:
-    """Return the release of a package that is installed; '' where it is not."""
-    try:
-        return importlib.metadata.version(distribution) or "of unknown version"
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _apex() -> str:

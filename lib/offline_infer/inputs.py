@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.offline.record import RECORD
-from lib.offline_infer.session import ModelDescription
+from lib.offline_infer.model import ModelDescription
 from lib.pictures import find_sources
 
 TENSOR_SUFFIXES = (".npy", ".bin")

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.offline.predictions import prediction_names, stem_of, write_prediction
 from lib.offline_infer.inputs import Sample
-from lib.offline_infer.session import Array
+from lib.offline_infer.model import Array
 
 _RESULT = re.compile(r"_\d+\.\w+$")  # <stem>_<output>.<ending>
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lib.offline_infer.inputs import Sample
+from lib.offline_infer.model import Array, Session
 from lib.offline_infer.outputs import OutputFolder, Written
-from lib.offline_infer.session import Array, Session
 from lib.offline_infer.sources import LoadedBatch, Source
 from lib.offline_infer.summary import Times
 

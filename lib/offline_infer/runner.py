@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from lib.environment import num_cores
 from lib.offline_infer.inputs import check_recipe, check_stems, find_pictures, find_tensor_files
+from lib.offline_infer.model import ModelDescription, Session
 from lib.offline_infer.outputs import OutputFolder
 from lib.offline_infer.pipeline import Tally, batches_of, compute_all, warm_up
-from lib.offline_infer.session import ModelDescription, Session, open_session
+from lib.offline_infer.session import open_session
 from lib.offline_infer.sources import Pictures, PureData, Source, TensorFiles
 from lib.offline_infer.summary import (
     end_to_end_line,

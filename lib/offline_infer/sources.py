@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lib.offline_infer.inputs import Sample
-from lib.offline_infer.session import Array, ModelDescription, TensorSpec
+from lib.offline_infer.model import Array, ModelDescription, TensorSpec
 from lib.pictures import one_line
 from lib.transforms import eval_pixels, normalize, open_rgb, recipe
 

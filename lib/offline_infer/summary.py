@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from lib.files import write_atomically
+from lib.offline_infer.model import RunTime
 from lib.offline_infer.outputs import Written
-from lib.offline_infer.session import RunTime
 
 _PERCENTILE = 99
 _TITLE = "-----------------Performance Summary------------------"

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from lib.plots.points import Curves, Record, curves_of, loss_limit
 from lib.plots.text import FONT, plain_text, save
 
-_MARGINS = {"left": 0.045, "right": 0.99, "bottom": 0.13, "top": 0.92, "wspace": 0.22}
+_MARGINS = {"left": 0.055, "right": 0.99, "bottom": 0.13, "top": 0.92, "wspace": 0.22}
 
 
 def save_curves(records: Sequence[Record], path: Path) -> None:
@@ -52,6 +52,7 @@ def _draw_loss(axes: Axes, curves: Curves) -> None:
     axes.plot(*train, marker=".", label="train, mean of the epoch")
     axes.plot(*val, marker=".", label="validation")
     axes.legend()
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))  # so that the numbers have room
     values = [y for _, line in (steps, train, val) for y in line]
     top = loss_limit(steps[1], train[1], val[1])
     num_above = sum(y > top for y in values)

@@ -26,7 +26,10 @@ def expected(images: np.ndarray) -> np.ndarray:
 def make_model(
     path: Path, *, batch: int | str = 4, kind: str = "plain", metadata: dict[str, str] | None = None
 ) -> Path:
-    """Write a linear classifier; `coupled` adds the batch's mean, `transposed` turns it round."""
+    """Write a linear classifier; `coupled` adds the batch's mean, `transposed` turns it round.
+
+    `reshaped` has the batch written down inside, `summed` gives a single number.
+    """
     image = TensorProto.FLOAT16 if kind == "half" else TensorProto.FLOAT
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -37,15 +40,21 @@ def make_model(
     last = {
         "coupled": helper.make_node("Add", ["plain", "mean"], ["class"]),
         "transposed": helper.make_node("Transpose", ["plain"], ["class"]),
+        "reshaped": helper.make_node("Reshape", ["plain", "written"], ["class"]),
+        "summed": helper.make_node("ReduceSum", ["plain"], ["class"], keepdims=0),
     }
     nodes.append(last.get(kind, helper.make_node("Identity", ["plain"], ["class"])))
-    shape = [NUM_CLASSES, batch] if kind == "transposed" else [batch, NUM_CLASSES]
+    shapes = {"transposed": [NUM_CLASSES, batch], "summed": []}
+    shape = shapes.get(kind, [batch, NUM_CLASSES])
+    constants = [numpy_helper.from_array(WEIGHTS, "weights")]
+    if kind == "reshaped":
+        constants.append(numpy_helper.from_array(np.array([batch, NUM_CLASSES]), "written"))
     graph = helper.make_graph(
         nodes,
         "linear",
         [helper.make_tensor_value_info("image", image, [batch, *SHAPE])],
         [helper.make_tensor_value_info("class", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(WEIGHTS, "weights")],
+        constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
     for key, value in (metadata or {}).items():

@@ -7,6 +7,7 @@ import platform
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from lib.benchmark.network import Task
 from lib.benchmark.rounds import Row, processor, versions
 from lib.model_info import ModelInfo
 from lib.models.hrnet import ARCHS
-from lib.offline_infer.session import computes_in_bf16
+from lib.offline_infer.openvino_session import computes_in_bf16
 
 SCRIPT = "tools/benchmark.py"
 SMALL = ("--arch", "hrnet_w18_small_v1", "--device", "cpu", "--batch", 2, "--image_size", 32)
@@ -76,6 +77,72 @@ def test_ours_computes_with_the_settings_that_its_row_names(
         ("timm, torch.compile reduce-overhead, channels_last", settings),
     ]
     assert compiled == [({32}, "reduce-overhead"), ({1}, "no"), ({1}, "reduce-overhead")]
+
+
+def test_served_networks_have_the_same_weights_and_ours_alone_is_padded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = replace(TASK, arch="hrnet_w18_small_v2", width_multiple=8)
+    sides: list[torch.nn.Module] = []
+
+    def keep(mode, case, *, ours, peer, **others):
+        sides.extend((ours.args[0], peer.args[0]))
+        return Row(mode, case, 1.0, 1.0, 1.0, "images/s")
+
+    monkeypatch.setattr(network, "compare", keep)
+    network.measure_inference(task, compiled=False)
+    ours, theirs = sides
+    images, _ = network.synthetic_batch(task)
+    with torch.inference_mode():
+        logits = theirs(images)
+        assert (ours(images) - logits).abs().max() < 1e-4 * logits.abs().max()
+    assert ours.stage2[0].branches[0][0].conv1.out_channels == 24
+    assert theirs.stage2[0].branches[0][0].conv1.out_channels == 18
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in ours.modules())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "ours", "with_compiled_timm"),
+    [
+        ("cpu", [], ("no", 1), False),
+        ("cpu", ["--compile"], ("no", 1), True),
+        ("cuda", [], ("reduce-overhead", 8), True),
+        ("cuda", ["--ours_compile", "no", "--ours_multiple", "1"], ("no", 1), True),
+        ("npu", ["--compile"], ("no", 1), False),
+    ],
+)
+def test_each_device_has_its_sides(
+    kind, words, ours, with_compiled_timm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.compile is not there on npu, and takes minutes on the cpu."""
+    import benchmark
+
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "train", "--precision", "bf16", *words])
+    args = benchmark._parse()
+    (task,) = benchmark._tasks(args, SimpleNamespace(type=kind))
+    assert (task.compile_mode, task.width_multiple) == ours
+    assert benchmark._compiles_timms(args, task) == with_compiled_timm
+
+
+def test_bfloat16_is_asked_for_where_the_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def open_session(path, *, precision, **others):
+        asked.append(precision)
+        return SimpleNamespace(run=lambda arrays: None)
+
+    monkeypatch.setattr(serving, "open_session", open_session)
+    monkeypatch.setattr(serving, "computes_in_bf16", lambda: True)
+    monkeypatch.setattr(serving, "_BATCHES_A_ROUND", 1)
+    models = serving.Models("x", None, Path("x.onnx"), None, 1, 32, False)
+    rows = serving.measure_against(
+        models, torch.nn.Identity(), "timm", goals={"float32": 1.5}, backends=["openvino"], rounds=1
+    )
+    assert [(row.case.split(", ")[2], row.goal) for row in rows] == [
+        ("float32", 1.5),
+        ("float32 computed in bfloat16", None),
+    ]
+    assert asked == ["fp32", "bf16"]
 
 
 def test_the_cpu_has_no_memory_figure() -> None:

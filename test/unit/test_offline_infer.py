@@ -32,8 +32,8 @@ from PIL import Image
 
 from lib.offline_infer import pipeline
 from lib.offline_infer.inputs import Sample, find_tensor_files, natural_key
+from lib.offline_infer.model import ModelDescription, RunTime, TensorSpec
 from lib.offline_infer.outputs import OutputFolder
-from lib.offline_infer.session import ModelDescription, RunTime, TensorSpec
 from lib.offline_infer.sources import LoadedBatch, TensorFiles
 from lib.transforms import eval_pixels, normalize, open_rgb, recipe
 

@@ -18,7 +18,7 @@ from lib.offline import preprocess as preprocess_module
 from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.offline.uint8_bins import uint8_recipe, write_uint8_bins
 from lib.offline_infer.inputs import check_recipe
-from lib.offline_infer.session import ModelDescription, TensorSpec
+from lib.offline_infer.model import ModelDescription, TensorSpec
 from lib.transforms import recipe
 
 SIDE, BYTES = 64, 3 * 72 * 72

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,53 +12,108 @@ from conftest import RunScript
 
 from lib.benchmark import network, picking
 from lib.benchmark.network import Task
-from lib.benchmark.picking import Agreement, Outcome, Way
+from lib.benchmark.picking import Agreement, Outcome
 from lib.config import load_config
+from lib.models.hrnet import HRNetSpec, StageSpec, build_hrnet
 
 SCRIPT = "tools/pick_speed.py"
 CPU = torch.device("cpu")
 TASK = Task("hrnet_w18_small_v1", CPU, "fp32", 2, 32, 1)
+TINY = HRNetSpec(
+    StageSpec(1, "BOTTLENECK", (1,), (8,)),
+    StageSpec(1, "BASIC", (1, 1), (4, 8)),
+    StageSpec(1, "BASIC", (1, 1, 1), (4, 8, 16)),
+    StageSpec(1, "BASIC", (1, 1, 1, 1), (4, 8, 16, 32)),
+)
 SMALL = ("MODEL.NAME", "hrnet_w18_small_v1", "MODEL.IMAGE_SIZE", "[32, 32]")
 
 
+def on(kind: str, arch: str = "hrnet_w18") -> Task:
+    return replace(TASK, arch=arch, device=SimpleNamespace(type=kind))
+
+
+def way(precision: str, batch: int, **settings: object) -> Task:
+    return replace(TASK, precision=precision, batch=batch, **settings)
+
+
 def test_every_precision_of_the_device_is_tried_at_every_batch() -> None:
-    found = list(picking.ways(CPU, (2, 4), with_compile=False, is_uneven=False))
+    found = list(picking.ways(TASK, (2, 4), with_compile=False))
     layouts, precisions = ("auto", "contiguous"), ("fp32", "bf16")
-    assert found == [Way(p, "no", b, m) for b in (2, 4) for m in layouts for p in precisions]
-    compiled = list(picking.ways(CPU, (2,), with_compile=True, is_uneven=False))
-    assert {way.compile_mode for way in compiled} == {"no", "default"}
-    npu = type("Device", (), {"type": "npu"})()
-    on_npu = list(picking.ways(npu, (2,), with_compile=True, is_uneven=True))
-    assert {(way.compile_mode, way.memory_format) for way in on_npu} == {("no", "auto")}
+    assert found == [
+        way(p, b, memory_format=m) for b in (2, 4) for m in layouts for p in precisions
+    ]
 
 
-@pytest.mark.parametrize("is_uneven", [True, False])
-def test_cuda_tries_graphs_and_widths_that_suit_it_where_they_do_not(is_uneven: bool) -> None:
-    found = list(picking.ways(torch.device("cuda"), (2,), with_compile=True, is_uneven=is_uneven))
-    assert {way.compile_mode for way in found} == {"no", "default", "reduce-overhead"}
-    assert {way.width_multiple for way in found} == ({1, 8} if is_uneven else {1})
-    assert len(set(found)) == len(found)
+@pytest.mark.parametrize(
+    ("kind", "modes", "layouts", "multiples"),
+    [
+        ("cpu", {"no", "default"}, {"auto", "contiguous"}, {1, 8}),
+        ("cuda", {"no", "default", "reduce-overhead"}, {"auto", "contiguous"}, {1, 8}),
+        ("npu", {"no"}, {"auto"}, {1}),
+    ],
+)
+def test_what_is_tried_suits_device_and_network(kind, modes, layouts, multiples) -> None:
+    found = list(picking.ways(on(kind), (2,), with_compile=True))
+    assert {task.compile_mode for task in found} == modes
+    assert {task.memory_format for task in found} == layouts
+    assert {task.width_multiple for task in found} == multiples
+    even = list(picking.ways(on(kind, "hrnet_w32"), (2,), with_compile=True))
+    assert {task.width_multiple for task in even} == {1}
 
 
-def test_a_way_computes_with_what_it_tells_to_give() -> None:
-    """Its arguments, as tools/train.py reads them, are the settings of what was timed."""
-    way = Way("bf16", "reduce-overhead", 2, "contiguous", 8)
-    _, precision, _, batch, *overrides = way.arguments.split()
-    config = load_config(None, overrides)
-    task = way.of(TASK)
+@pytest.mark.parametrize("yaml", [[], ["TRAIN.WIDTH_MULTIPLE", "8", "TRAIN.COMPILE", "default"]])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"compile_mode": "reduce-overhead", "width_multiple": 8},
+        {"memory_format": "contiguous"},
+    ],
+)
+def test_a_way_computes_with_what_it_tells_to_give(yaml, settings) -> None:
+    """Also where the yaml says something else."""
+    task = way("bf16", 2, **settings)
+    _, precision, _, batch, *overrides = picking.arguments(task, load_config(None, yaml)).split()
+    train = load_config(None, [*yaml, *overrides]).TRAIN
     assert (task.precision, task.batch) == (precision, int(batch))
-    assert task.memory_format == config.TRAIN.MEMORY_FORMAT == "contiguous"
-    assert task.compile_mode == config.TRAIN.COMPILE == "reduce-overhead"
-    assert task.width_multiple == config.TRAIN.WIDTH_MULTIPLE == 8
+    assert (task.memory_format, task.compile_mode) == (train.MEMORY_FORMAT, train.COMPILE)
+    assert task.width_multiple == train.WIDTH_MULTIPLE
+
+
+def test_more_ways_than_torch_keeps_are_all_compiled(monkeypatch) -> None:
+    """Beyond its limit for a class it computes eagerly, with no more than a warning."""
+    import torch._dynamo
+
+    num_graphs: list[int] = []
+
+    def compiled(made, device, mode):
+        def count(graph, example_inputs):
+            num_graphs[-1] += 1
+            return graph
+
+        return torch.compile(made, backend=count, dynamic=False)
+
+    def timed(step, budget_s):
+        num_graphs.append(0)
+        step()
+        return [1.0]
+
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    monkeypatch.setattr(network.devices, "compiled", compiled)
+    monkeypatch.setattr(network, "build_hrnet", lambda *_: build_hrnet(TINY, 3))
+    monkeypatch.setattr(network, "_NUM_CLASSES", 3)
+    monkeypatch.setattr(picking, "_timed", timed)
+    picking.try_out([way("fp32", 2)] * 4, budget_s=60.0, on_outcome=lambda outcome: None)
+    assert num_graphs == [1] * 4
 
 
 def test_the_budget_ends_the_trials_but_one_is_always_made(monkeypatch) -> None:
-    monkeypatch.setattr(picking, "_measured", lambda task, way, budget_s: Outcome(way, 1.0))
+    monkeypatch.setattr(picking, "_measured", lambda way, budget_s: Outcome(way, 1.0))
     said: list[Outcome] = []
-    candidates = list(picking.ways(CPU, (2, 4), with_compile=False, is_uneven=False))
-    outcomes = picking.try_out(TASK, candidates, budget_s=0.0, on_outcome=said.append)
+    candidates = list(picking.ways(TASK, (2, 4), with_compile=False))
+    outcomes = picking.try_out(candidates, budget_s=0.0, on_outcome=said.append)
     assert len(outcomes) == len(said) == 1
-    assert len(picking.try_out(TASK, candidates, budget_s=60.0, on_outcome=said.append)) == 8
+    assert len(picking.try_out(candidates, budget_s=60.0, on_outcome=said.append)) == 8
 
 
 def test_the_layout_of_a_way_is_that_of_weights_and_images(monkeypatch) -> None:
@@ -72,7 +129,7 @@ def test_the_layout_of_a_way_is_that_of_weights_and_images(monkeypatch) -> None:
 
     monkeypatch.setattr(network, "training_step", training_step)
     for layout in ("auto", "contiguous"):
-        picking._measured(TASK, Way("fp32", "no", 2, layout), budget_s=0.0)
+        picking._measured(way("fp32", 2, memory_format=layout), budget_s=0.0)
     assert seen == [(True, True), (False, False)]
 
 
@@ -85,8 +142,8 @@ def test_a_way_without_enough_memory_is_told_and_the_others_go_on(monkeypatch) -
         return step(made, task)
 
     monkeypatch.setattr(network, "training_step", training_step)
-    candidates = [Way("fp32", "no", 4), Way("fp32", "no", 2)]
-    first, second = picking.try_out(TASK, candidates, budget_s=60.0, on_outcome=lambda o: None)
+    candidates = [way("fp32", 4), way("fp32", 2)]
+    first, second = picking.try_out(candidates, budget_s=60.0, on_outcome=lambda o: None)
     assert first.failure == "tried to allocate 9 GiB" and first.images_per_s == 0
     assert second.images_per_s > 0 and not second.failure
 
@@ -99,12 +156,12 @@ def test_float32_agrees_with_itself_and_bf16_nearly() -> None:
 
 def test_the_table_begins_with_the_fastest() -> None:
     outcomes = [
-        Outcome(Way("fp32", "no", 2), 5.0),
-        Outcome(Way("bf16", "default", 4), 9.0, 12.0),
-        Outcome(Way("bf16", "no", 8, "contiguous"), failure="out of memory"),
+        Outcome(way("fp32", 2), 5.0),
+        Outcome(way("bf16", 4, compile_mode="default"), 9.0, 12.0),
+        Outcome(way("bf16", 8, memory_format="contiguous"), failure="out of memory"),
     ]
     agreements = {"fp32": Agreement(0.0, 1.0), "bf16": Agreement(0.01, 0.97)}
-    rows = picking.table(outcomes, agreements).splitlines()[2:]
+    rows = picking.table(outcomes, agreements, load_config()).splitlines()[2:]
     assert (
         rows[0] == "| `--precision bf16 --bs 4 TRAIN.COMPILE default` | 9 | 12 | 1.0e-02 | 97 % |"
     )
@@ -117,9 +174,32 @@ def test_it_ends_with_a_command_line_for_training(run_script: RunScript) -> None
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
     assert last.startswith("fastest: python tools/train.py DATA --cfg ")
+    assert "MODEL.NAME hrnet_w18_small_v1 MODEL.IMAGE_SIZE '[32, 32]' --precision" in last
     assert last.removesuffix(" TRAIN.MEMORY_FORMAT contiguous").endswith(
         ("--precision fp32 --bs 2", "--precision bf16 --bs 2")
     )
+
+
+def test_ways_that_other_settings_do_not_allow_are_left_out(
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training would refuse the line."""
+    tried: list[Task] = []
+
+    def try_out(candidates, *, budget_s, on_outcome):
+        tried[:] = candidates
+        return [Outcome(candidates[0], 1.0)]
+
+    monkeypatch.setattr(picking, "try_out", try_out)
+    monkeypatch.setattr(picking, "agreement", lambda task, precision: Agreement(0.0, 1.0))
+    batches = ("--device", "cpu", "--batches", 2, 4)
+    assert run_script(SCRIPT, "TRAIN.SYNC_BN", "true", *batches).returncode == 0
+    assert {task.width_multiple for task in tried} == {1}
+    assert run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 3, *batches).returncode == 0
+    assert {task.batch for task in tried} == {4}
+    assert {task.width_multiple for task in tried} == {1, 8}
+    done = run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 5, *batches)
+    assert done.returncode == 2 and "5 parts are more than the 2 images" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -284,3 +284,20 @@ def test_a_map_over_a_picture_hides_none_of_what_speaks_for_nothing(figures, tmp
     _, over = figures[0].axes[0].get_images()
     opacity = over.get_alpha()
     assert opacity[2, 3] > 0.4 and np.count_nonzero(opacity) == 1
+
+
+@pytest.mark.parametrize("scale", [1.2e-5, 1.0, 1.2e5])
+def test_the_curves_numbers_are_inside_the_picture(scale, figures, tmp_path):
+    records = [
+        interval(0, 0, loss=scale, learning_rate=1e-7),
+        epoch_line(0, train_loss=scale, val_loss=0.5 * scale),
+        epoch_line(1, train_loss=0.3 * scale, val_loss=0.7 * scale),
+    ]
+    save_curves(records, tmp_path / "curves.png")
+    (figure,) = figures
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+        assert box.y0 >= 0 and box.y1 <= figure.bbox.y1
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert boxes[0].x1 <= boxes[1].x0 and boxes[1].x1 <= boxes[2].x0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lib.config import load_config
-from lib.trainer.optimising import optimising_remarks
+from lib.models.hrnet import build_hrnet
+from lib.models.padded import PaddedConv2d
+from lib.trainer.optimising import made_trainable, optimising_remarks
 from lib.trainer.starting import Start
 
 
@@ -19,3 +21,11 @@ def test_a_warm_up_that_takes_the_whole_run_is_said(warmup_epochs: str, is_said:
     for remark in remarks:
         assert remark.startswith(f"TRAIN.WARMUP_EPOCHS {warmup_epochs} is all of the 2 epoch(s)")
         assert "TRAIN.SCHEDULE cosine never begins" in remark
+
+
+@pytest.mark.parametrize("multiple", [1, 16])
+def test_widths_are_padded_as_the_configuration_says(multiple: int) -> None:
+    config = load_config(None, ["TRAIN.WIDTH_MULTIPLE", str(multiple)])
+    network = made_trainable(build_hrnet("hrnet_w18_small_v1", 2), config, processes=None)
+    found = {m.multiple for m in network.modules() if isinstance(m, PaddedConv2d)}
+    assert found == ({16} if multiple == 16 else set())
