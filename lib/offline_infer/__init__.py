@@ -1,8 +1,8 @@
 """Run an ONNX file over a folder, with the command line, files and figures of Ascend's ais_bench.
 
-`runner` is the pipeline, `devices` splits it over processes; `session` computes, `inputs` reads,
-`outputs` writes, `summary` tells the times. Imports neither torch nor, before a model is opened,
-ONNX Runtime.
+`runner` is the pipeline, `devices` splits it over processes; `session` computes with ONNX Runtime,
+`openvino_session` with OpenVINO, `model` is what they tell of a model; `inputs` reads, `outputs`
+writes, `summary` tells the times. Imports neither torch nor, before a model is opened, ONNX Runtime.
 """
 
 from lib.offline_infer.devices import run_on_devices
