@@ -38,7 +38,7 @@ def main() -> int:
     modes = list(_MODES) if args.all else args.modes
     _check(args, modes)
 
-    from lib.benchmark.network import floor_lines
+    from lib.benchmark.network import FLOORS, floor_lines, rates_of
     from lib.benchmark.rounds import machine, markdown, versions
     from lib.device import configure, describe, select_device
     from lib.files import write_atomically, write_json
@@ -48,12 +48,17 @@ def main() -> int:
     tasks = _tasks(args, device)
     heading = f"{machine(num_cores())}; {describe(device)}; {versions(_MEASURED_WITH)}"
     print(heading, flush=True)
+    wants_floor = not args.no_floor and bool(set(modes) & set(FLOORS))
+    before = rates_of(tasks[0]) if wants_floor else None
     rows: list[Row] = []
     for mode in modes:
         for task in tasks if mode in _OF_A_NETWORK else tasks[:1]:
             rows += _MEASURES[mode](args, task)
             print(markdown(rows), flush=True)
-    lines = [] if args.no_floor else [line for task in tasks for line in floor_lines(task, rows)]
+    lines = []
+    if before is not None:
+        rates = before.best(rates_of(tasks[0]))
+        lines = [line for task in tasks for line in floor_lines(task, rows, rates)]
     print(*lines, sep="\n", flush=True)
     if args.json is not None:
         write_json([row.as_json() for row in rows], args.json)

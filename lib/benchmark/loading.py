@@ -34,6 +34,7 @@ _MODE, _UNIT = "load", "pictures/s"
 _PEER = "torchvision, ImageFolder's PIL pictures, ToTensor, Normalize"
 _BATCH = 32
 _PACKED_SIDE = 256  # short side of the packed pictures, as evaluation at 224 has it
+_NUM_A_ROUND = 256  # at least: shorter rounds are noisier
 _NUM_FOR_WORKERS = 1024  # enough that the first batches, which nothing overlaps, do not count
 _SCALE, _RATIO, _HFLIP = (0.08, 1.0), (3 / 4, 4 / 3), 0.5  # both sides' defaults
 
@@ -45,6 +46,7 @@ def measure(pictures: Sequence[Path], *, size: int, rounds: int) -> list[Row]:
     """
     decoder = choose_decoder("auto", is_installed=has_fast_decoder())
     augmentation = Augmentation(size, _SCALE, _RATIO, _HFLIP)
+    pictures = _at_least(_NUM_A_ROUND, pictures)
     theirs = _Reference(pictures, _torchvision(size))
     with torch_threads(1):
         one_core = partial(
@@ -128,7 +130,7 @@ def _beside_pillow(pictures: Sequence[Path], augmentation: Augmentation, rounds:
 
 
 def _two_workers(pictures: Sequence[Path], size: int, decoder: str, rounds: int) -> Row:
-    many = list(pictures) * -(-_NUM_FOR_WORKERS // len(pictures))
+    many = _at_least(_NUM_FOR_WORKERS, pictures)
     return compare(
         _MODE,
         f"batches of {_BATCH}, 2 workers",
@@ -141,6 +143,11 @@ def _two_workers(pictures: Sequence[Path], size: int, decoder: str, rounds: int)
         peer_name="itself with 1 worker",
         remark=f"decoder {decoder}",
     )
+
+
+def _at_least(num: int, pictures: Sequence[Path]) -> list[Path]:
+    """Return the pictures, again and again where they are few."""
+    return list(pictures) * -(-num // len(pictures))
 
 
 def _images(pictures: Sequence[Path]) -> ImageList:

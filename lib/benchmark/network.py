@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from lib import device as devices
 from lib.assembly import place
-from lib.benchmark.floor import floor_of, measure_rates
+from lib.benchmark.floor import Rates, floor_of, measure_rates
 from lib.benchmark.rounds import Row, Work, compare, peer_module
 from lib.config import default_config, value_at
 from lib.model_info import measure_model
@@ -33,7 +33,7 @@ GOALS = {
     ("infer", "cuda"): 1.3,
 }
 GOAL_MEMORY = 0.85  # at most; of ours to theirs
-_FLOORS = ("train", "infer")
+FLOORS = ("train", "infer")
 _STEPS_TO_SETTLE = 4  # CUDA graphs are warmed up in the first step and recorded in the next
 
 
@@ -216,17 +216,20 @@ def synthetic_batch(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(memory_format=layout), targets.to(task.device)
 
 
-def floor_lines(task: Task, rows: Sequence[Row]) -> list[str]:
+def rates_of(task: Task) -> Rates:
+    """Measure what the machine does at best in the task's precision."""
+    return measure_rates(task.device, _dtype(task))
+
+
+def floor_lines(task: Task, rows: Sequence[Row], rates: Rates) -> list[str]:
     """Return a line for each training and forward figure: what the machine could do at best."""
-    measured = {row.mode: row.ours for row in rows if row.case == task.case and row.mode in _FLOORS}
+    measured = {row.mode: row.ours for row in rows if row.case == task.case and row.mode in FLOORS}
     if not measured:
         return []
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(task.precision, torch.float32)
-    rates = measure_rates(task.device, dtype)
     info = measure_model(task.arch, build_hrnet(task.arch), image_size=task.image_size)
     lines = []
     for mode, images_per_s in measured.items():
-        floor = floor_of(info, rates, mode=mode, bytes_per_value=dtype.itemsize)
+        floor = floor_of(info, rates, mode=mode, bytes_per_value=_dtype(task).itemsize)
         limit = "arithmetic" if floor.arithmetic_s > floor.traffic_s else "memory traffic"
         share = 100 * images_per_s / floor.images_per_s
         lines.append(
@@ -237,3 +240,7 @@ def floor_lines(task: Task, rows: Sequence[Row]) -> list[str]:
             f"{rates.bytes_per_s / 1e9:.4g} GB/s"
         )
     return lines
+
+
+def _dtype(task: Task) -> torch.dtype:
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(task.precision, torch.float32)

@@ -2,7 +2,8 @@
 
 `runner` is the pipeline, `devices` splits it over processes; `session` computes with ONNX Runtime,
 `openvino_session` with OpenVINO, `model` is what they tell of a model; `inputs` reads, `outputs`
-writes, `summary` tells the times. Imports neither torch nor, before a model is opened, ONNX Runtime.
+writes, `summary` tells the times. Imports neither torch nor, before a model is opened, one of the
+two.
 """
 
 from lib.offline_infer.devices import run_on_devices

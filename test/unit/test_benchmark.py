@@ -55,6 +55,7 @@ def test_the_floor_is_the_slower_of_arithmetic_and_traffic() -> None:
     assert (floor.arithmetic_s, floor.traffic_s) == (0.1, 0.8)
     assert floor.images_per_s == pytest.approx(1.25)
     assert floor_of(info, Rates(1000.0, 1e9), mode="train", bytes_per_value=4).arithmetic_s == 0.3
+    assert Rates(9.0, 2.0).best(Rates(8.0, 3.0)) == Rates(9.0, 3.0)
 
 
 def test_ours_computes_with_the_settings_that_its_row_names(

@@ -16,6 +16,7 @@ from lib.data import decoding
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A few small JPEG files, and small measurements."""
     monkeypatch.setattr(loading, "_NUM_FOR_WORKERS", 12)
+    monkeypatch.setattr(loading, "_NUM_A_ROUND", 8)
     monkeypatch.setattr(loading, "_BATCH", 4)
     paths = [tmp_path / f"{number}.jpg" for number in range(5)]
     for number, path in enumerate(paths):
