@@ -23,6 +23,7 @@ from lib.precision import Precision
 
 _WARMUP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 20
 _COMPARED_IMAGES = 32
+_MODES = {"cpu": ("no", "default"), "cuda": ("no", "default", "reduce-overhead")}
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,17 @@ class Agreement:
 def ways(task: Task, batches: Sequence[int], *, with_compile: bool) -> Iterator[Task]:
     """Yield what is worth trying for a network on a device, the likely fast ones first.
 
-    Widths are rounded up where the network has some that 8 does not divide; but not on npu, whose
-    kernels do it by themselves.
+    Widths are rounded up where the network has some that 8 does not divide; on cuda alone, since
+    npu's kernels do it by themselves and on the CPU it makes no lasting difference.
     """
     kind = task.device.type
     is_uneven = any(width % 8 for width in find_spec(task.arch).stage4.widths)
     precisions = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp16", "hf32", "fp32")}
-    modes = {"cpu": ("no", "default"), "cuda": ("no", "default", "reduce-overhead")}
     found = itertools.product(
         batches,
-        modes.get(kind, ("no",)) if with_compile else ("no",),
+        _MODES.get(kind, ("no",)) if with_compile else ("no",),
         ("auto",) if kind == "npu" else ("auto", "contiguous"),
-        (1, 8) if is_uneven and kind != "npu" else (1,),
+        (8, 1) if is_uneven and kind == "cuda" else (1,),
         precisions.get(kind, ("fp16", "bf16", "hf32", "fp32")),
     )
     for batch, mode, layout, multiple, precision in found:

@@ -47,7 +47,7 @@ def test_every_precision_of_the_device_is_tried_at_every_batch() -> None:
 @pytest.mark.parametrize(
     ("kind", "modes", "layouts", "multiples"),
     [
-        ("cpu", {"no", "default"}, {"auto", "contiguous"}, {1, 8}),
+        ("cpu", {"no", "default"}, {"auto", "contiguous"}, {1}),
         ("cuda", {"no", "default", "reduce-overhead"}, {"auto", "contiguous"}, {1, 8}),
         ("npu", {"no"}, {"auto"}, {1}),
     ],
@@ -192,12 +192,13 @@ def test_ways_that_other_settings_do_not_allow_are_left_out(
 
     monkeypatch.setattr(picking, "try_out", try_out)
     monkeypatch.setattr(picking, "agreement", lambda task, precision: Agreement(0.0, 1.0))
-    batches = ("--device", "cpu", "--batches", 2, 4)
-    assert run_script(SCRIPT, "TRAIN.SYNC_BN", "true", *batches).returncode == 0
-    assert {task.width_multiple for task in tried} == {1}
+    batches = ("--device", "cpu", "--batches", 2, 4, "--compile")
     assert run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 3, *batches).returncode == 0
     assert {task.batch for task in tried} == {4}
-    assert {task.width_multiple for task in tried} == {1, 8}
+    modes = {"cpu": ("no", "default", "reduce-overhead")}
+    monkeypatch.setattr(picking, "_MODES", modes)
+    assert run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 3, *batches).returncode == 0
+    assert {task.compile_mode for task in tried} == {"no", "default"}
     done = run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 5, *batches)
     assert done.returncode == 2 and "5 parts are more than the 2 images" in done.stderr
 
