@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import RunScript, write_pictures
 
-from lib.benchmark import loading, network, serving
+from lib.benchmark import floor, loading, network, serving
 from lib.benchmark.floor import Rates, floor_of
 from lib.benchmark.network import Task
 from lib.benchmark.rounds import Row, processor, versions
@@ -150,7 +150,11 @@ def test_the_cpu_has_no_memory_figure() -> None:
     assert network.measure_memory(TASK) == []
 
 
-def test_the_table_the_json_and_the_floor_come_out(run_script: RunScript, tmp_path: Path) -> None:
+def test_the_table_the_json_and_the_floor_come_out(
+    run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floor, "_SIDE", 64)  # seconds less, and rates of no matter
+    monkeypatch.setattr(floor, "_MEBI_VALUES", 1)
     done = run_script(
         SCRIPT, "train", "infer", *SMALL, "--rounds", 1, "--json", tmp_path / "rows.json"
     )
