@@ -98,7 +98,8 @@ def test_more_ways_than_torch_keeps_are_all_compiled(monkeypatch) -> None:
         step()
         return [1.0]
 
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    known = hasattr(torch._dynamo.config, "recompile_limit")  # the name since torch 2.7
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit" if known else "cache_size_limit", 1)
     monkeypatch.setattr(network.devices, "compiled", compiled)
     monkeypatch.setattr(network, "build_hrnet", lambda *_: build_hrnet(TINY, 3))
     monkeypatch.setattr(network, "_NUM_CLASSES", 3)
