@@ -52,7 +52,6 @@ def _draw_loss(axes: Axes, curves: Curves) -> None:
     axes.plot(*train, marker=".", label="train, mean of the epoch")
     axes.plot(*val, marker=".", label="validation")
     axes.legend()
-    axes.ticklabel_format(axis="y", scilimits=(-3, 4))  # so that the numbers have room
     values = [y for _, line in (steps, train, val) for y in line]
     top = loss_limit(steps[1], train[1], val[1])
     num_above = sum(y > top for y in values)

@@ -286,7 +286,7 @@ def test_a_map_over_a_picture_hides_none_of_what_speaks_for_nothing(figures, tmp
     assert opacity[2, 3] > 0.4 and np.count_nonzero(opacity) == 1
 
 
-@pytest.mark.parametrize("scale", [1.2e-5, 1.0, 1.2e5])
+@pytest.mark.parametrize("scale", [1.2e-5, 1.2e-4, 1.0, 1.2e5])
 def test_the_curves_numbers_are_inside_the_picture(scale, figures, tmp_path):
     records = [
         interval(0, 0, loss=scale, learning_rate=1e-7),
