@@ -12,7 +12,7 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser
-from lib.config import load_config
+from lib.config import CHOICES, load_config
 from lib.environment import Environment, RankInfo, read_cann_variables
 from lib.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
 from lib.stores import is_url
@@ -20,7 +20,6 @@ from lib.stores import is_url
 _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
 RUN_FOLDER = "OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
-_PRECISIONS = ("auto", "fp32", "hf32", "fp16", "bf16")
 
 
 def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
@@ -52,7 +51,7 @@ def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
     add("--fp32", action="store_true", help="full float32 instead of mixed precision")
     add(
         "--precision",
-        choices=_PRECISIONS,
+        choices=CHOICES["TRAIN.PRECISION"],
         help="auto: fp16 on npu and cuda, fp32 on the cpu (default: the yaml's)",
     )
     add("--out", type=Path, help=out_help)

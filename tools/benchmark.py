@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import _init_paths
 
 from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.config import CHOICES
 from lib.environment import num_cores
 
 if TYPE_CHECKING:
@@ -93,11 +94,12 @@ def _tasks(args: argparse.Namespace, device: torch.device) -> list[Task]:
     from lib.precision import Precision
 
     is_cuda = device.type == "cuda"
+    precision = Precision(args.precision, device).name
     return [
         Task(
             arch,
             device,
-            Precision(args.precision, device).name,
+            precision,
             args.batch or (16 if device.type == "cpu" else 256),
             args.image_size,
             args.rounds,
@@ -187,18 +189,17 @@ def _parse() -> argparse.Namespace:
     add("--all", action="store_true", help=f"all of them, and write {_REPORT}")
     add("--arch", nargs="+", default=["hrnet_w18"], help="of the nine networks")
     add("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"), help="where")
-    precisions = ("auto", "fp32", "hf32", "fp16", "bf16")
+    precisions = CHOICES["TRAIN.PRECISION"]
     add("--precision", default="auto", choices=precisions, help="of both sides")
     add("--batch", type=int, default=0, help="images a step; 0: 16 on the cpu, else 256")
     add("--image_size", type=int, default=224, help="side of the images in pixels")
     add("--data_path", type=Path, help="folder of pictures, or of class folders")
     add("--rounds", type=int, default=5, help="measurements of each side, in turn")
     add("--compile", action="store_true", help="also timm's network compiled, on the cpu too")
-    modes = ("no", "default", "reduce-overhead", "max-autotune")
     what = "TRAIN.COMPILE of ours (default: reduce-overhead on cuda, else no)"
-    add("--ours_compile", choices=modes, help=what)
+    add("--ours_compile", choices=CHOICES["TRAIN.COMPILE"], help=what)
     what = "TRAIN.WIDTH_MULTIPLE of ours (default: 8 on cuda, else 1)"
-    add("--ours_multiple", type=int, choices=(1, 8, 16, 32), help=what)
+    add("--ours_multiple", type=int, choices=CHOICES["TRAIN.WIDTH_MULTIPLE"], help=what)
     add("--no_floor", action="store_true", help="leave out what the machine could do at best")
     add("--json", metavar="FILE", type=Path, help="also write the rows there")
     return parser.parse_intermixed_args()

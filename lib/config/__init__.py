@@ -3,12 +3,13 @@
 `unused` tells what is set without effect.
 """
 
-from lib.config.check import value_at
+from lib.config.check import CHOICES, value_at
 from lib.config.defaults import DEFAULTS, OFFICIAL_NAME, default_config
 from lib.config.load import default_run_folder, load_config
 from lib.config.unused import unused_settings
 
 __all__ = [
+    "CHOICES",
     "DEFAULTS",
     "OFFICIAL_NAME",
     "default_config",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from yacs.config import CfgNode
 
-_CHOICES = {
+CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),
     "DATASET.DECODER": ("auto", "fast", "pillow"),
     "AUG.AUTO": ("no", "randaugment", "trivialaugment"),
@@ -77,7 +77,7 @@ def check(config: CfgNode) -> None:
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise ValueError(f"{path}: {value} is not a finite number: give one")
-    for path, allowed in _CHOICES.items():
+    for path, allowed in CHOICES.items():
         if value_at(config, path) not in allowed:
             choices = ", ".join(map(str, allowed))
             raise ValueError(f"{path}: {value_at(config, path)!r} is not one of {choices}")

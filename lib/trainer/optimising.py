@@ -40,7 +40,7 @@ def optimizer_options(config: CfgNode) -> OptimizerOptions:
 
 
 def made_trainable(network: nn.Module, config: CfgNode, processes: Processes) -> nn.Module:
-    """Return the network as it trains: frozen parts, recomputed maps, synchronised batch norms.
+    """Return the network as it trains: frozen parts, recomputed maps, padded widths, joint norms.
 
     Raises ValueError for a part that there is not, or norms that cannot be synchronised.
     """

@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_spec import TINY
 from torch import nn
 
 from lib.model_info import PUBLISHED, ModelInfo, info_table, measure_model
-from lib.models.hrnet import ARCHS, HRNetSpec, StageSpec, build_hrnet
+from lib.models.hrnet import ARCHS, build_hrnet
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPT = REPO / "tools" / "model_info.py"
-TINY = HRNetSpec(
-    StageSpec(1, "BOTTLENECK", (1,), (8,)),
-    StageSpec(1, "BASIC", (1, 1), (4, 8)),
-    StageSpec(1, "BASIC", (1, 1, 1), (4, 8, 16)),
-    StageSpec(1, "BASIC", (1, 1, 1, 1), (4, 8, 16, 32)),
-)
 
 
 @pytest.fixture(autouse=True)

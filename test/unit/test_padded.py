@@ -7,18 +7,13 @@ import copy
 import pytest
 import torch
 from export_samples import scatter_batch_norms
+from tiny_spec import TINY
 from torch import nn
 
 from lib.models.fast import checkpoint_activations, fold_batch_norms
-from lib.models.hrnet import ARCHS, HRNet, HRNetSpec, StageSpec, build_hrnet
+from lib.models.hrnet import ARCHS, HRNet, build_hrnet
 from lib.models.padded import PaddedBatchNorm2d, PaddedConv2d, pad_widths, widen
 
-TINY = HRNetSpec(
-    StageSpec(1, "BOTTLENECK", (1,), (8,)),
-    StageSpec(1, "BASIC", (1, 1), (4, 8)),
-    StageSpec(1, "BASIC", (1, 1, 1), (4, 8, 16)),
-    StageSpec(1, "BASIC", (1, 1, 1, 1), (4, 8, 16, 32)),
-)
 PADDED = ("hrnet_w18_small_v2", "hrnet_w18", "hrnet_w30", "hrnet_w44")  # to multiples of 8
 
 

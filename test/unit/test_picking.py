@@ -9,22 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import RunScript
+from tiny_spec import TINY
 
 from lib.benchmark import network, picking
 from lib.benchmark.network import Task
 from lib.benchmark.picking import Agreement, Outcome
 from lib.config import load_config
-from lib.models.hrnet import HRNetSpec, StageSpec, build_hrnet
+from lib.models.hrnet import build_hrnet
 
 SCRIPT = "tools/pick_speed.py"
 CPU = torch.device("cpu")
 TASK = Task("hrnet_w18_small_v1", CPU, "fp32", 2, 32, 1)
-TINY = HRNetSpec(
-    StageSpec(1, "BOTTLENECK", (1,), (8,)),
-    StageSpec(1, "BASIC", (1, 1), (4, 8)),
-    StageSpec(1, "BASIC", (1, 1, 1), (4, 8, 16)),
-    StageSpec(1, "BASIC", (1, 1, 1, 1), (4, 8, 16, 32)),
-)
 SMALL = ("MODEL.NAME", "hrnet_w18_small_v1", "MODEL.IMAGE_SIZE", "[32, 32]")
 
 
