@@ -8,17 +8,18 @@ beside `state_dict` in a torch file, and as an attribute of the mapping in a fil
 from __future__ import annotations
 
 import json
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+from lib.checked import checked, parse_json
 from lib.readable import readable
 
 KEY = "hrnet"
 ARCH, RECIPE, CLASS_NAMES = "arch", "recipe", "class_names"
 NO_FACTS: Mapping[str, object] = MappingProxyType({})
-_MAX_SHOWN = 40
+_FORM = {"arch?": (str, None), "recipe?": ({str: object}, None), "class_names?": ([str], None)}
 _Value = TypeVar("_Value")
 
 
@@ -52,46 +53,15 @@ def read_facts(text: object, *, where: str) -> Mapping[str, object]:
     An entry without a value counts as left out; entries of later releases stay as they are.
 
     Raises:
-        ValueError: it is no JSON text, or an entry is of another type; begins with `where`.
+        ValueError: it is no JSON text, or an entry is of another form; begins with `where`.
     """
     if text is None:
         return NO_FACTS
-    try:
-        facts = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise ValueError(
-            f"{where}: its record {KEY!r} is no JSON object ({_shown(text)}): the file is damaged, "
-            "or another program wrote that entry"
-        )
+    place = f"{where}: its record {KEY!r}"
+    facts = parse_json(checked(text, str, where=place), _FORM, where=place)
     facts = {name: value for name, value in facts.items() if value is not None}
-    for name, is_right, wanted in (
-        (ARCH, _is_name(facts.get(ARCH, "x")), "a network's name"),
-        (RECIPE, isinstance(facts.get(RECIPE, {}), dict), "a mapping"),
-        (CLASS_NAMES, _are_names(facts.get(CLASS_NAMES, ["x"])), "a list of different names"),
-    ):
-        if not is_right:
-            raise ValueError(
-                f"{where}: {name} in its record {KEY!r} must be {wanted}, not {_shown(facts[name])}"
-            )
+    names = facts.get(CLASS_NAMES)
+    if names is not None and (not names or len(set(names)) < len(names)):
+        fault = "a name is there twice" if names else "it is empty"
+        raise ValueError(f"{readable(place)}: {CLASS_NAMES} is no list of class names: {fault}")
     return MappingProxyType(facts)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _are_names(value: object) -> bool:
-    """True for a list of texts, none of which is there twice."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(name, str) for name in value)
-        and max(Counter(value).values()) == 1
-    )
-
-
-def _shown(value: object) -> str:
-    text = readable(repr(value))
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
