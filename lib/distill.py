@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.files import sha256_of
 from lib.losses import Distillation, Teacher
 from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.weight_file import WeightFile, load_weights, read_weights
 
 TIMM = "timm/"
 

@@ -22,7 +22,6 @@ from lib.assembly import (
     input_lines,
     place,
 )
-from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, evaluate
@@ -44,6 +43,7 @@ from lib.models.views import SelectedOutputs
 from lib.objective import Computing
 from lib.plots import save_confusion
 from lib.report import keep_predictions
+from lib.weight_file import WeightFile, load_weights, read_weights
 
 RELIABILITY = "reliability.png"
 

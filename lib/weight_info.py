@@ -8,16 +8,10 @@ from pathlib import Path
 
 import torch
 
-from lib.checkpoint import (
-    Misfits,
-    WeightFile,
-    find_misfits,
-    load_weights,
-    read_weights,
-    save_atomically,
-)
+from lib.checkpoint import save_atomically
 from lib.files import sha256_of, write_atomically
 from lib.models.hrnet import ARCHS, HRNetSpec, build_hrnet
+from lib.weight_file import Misfits, WeightFile, find_misfits, load_weights, read_weights
 from lib.weights import ENTRIES
 
 _TORCH_SUFFIXES, _SAFETENSORS = (".pth", ".pt", ".tar"), ".safetensors"

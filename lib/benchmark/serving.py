@@ -13,7 +13,6 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.benchmark.rounds import Row, Work, compare, torch_threads
-from lib.checkpoint import load_weights, read_weights
 from lib.environment import num_cores
 from lib.export import ExportOptions, export_onnx
 from lib.models.build import build_model
@@ -24,6 +23,7 @@ from lib.offline_infer.session import BACKENDS, open_session
 from lib.onnx_file import load_model
 from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
 from lib.quantize import compare as compare_models
+from lib.weight_file import load_weights, read_weights
 
 GOAL_ONNX, GOAL_INT8, GOAL_WHOLE_RUN = 1.5, 2.5, 0.9
 _BATCHES_A_ROUND = 4

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.cli import PartlyFailed
 from lib.export.graph import broken_promises, describe, signature
 from lib.export.options import ExportOptions
@@ -25,6 +24,7 @@ from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS
 from lib.onnx_file import opset_of
 from lib.stops import stops_raised
+from lib.weight_file import WeightFile, load_weights, read_weights
 
 SUFFIX = ".onnx"
 

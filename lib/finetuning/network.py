@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from lib.checkpoint import load_training_state, read_weights
+from lib.checkpoint import load_training_state
 from lib.models.guess import guess_arch
+from lib.weight_file import read_weights
 from lib.weights import lookup, published
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.checkpoint import WeightFile, load_weights, read_weights
 from lib.config import load_config
 from lib.models.build import network_spec
 from lib.models.guess import guess_arch, guess_spec
 from lib.models.hrnet import HRNetSpec, build_hrnet
 from lib.run_folder import CLASSES, CONFIG
+from lib.weight_file import WeightFile, load_weights, read_weights
 
 _NUM_IMAGENET_CLASSES = 1000
 

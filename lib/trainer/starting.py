@@ -9,19 +9,12 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.assembly import picture_folders
-from lib.checkpoint import (
-    Head,
-    Position,
-    TrainingState,
-    WeightFile,
-    load_training_state,
-    load_weights,
-    read_weights,
-)
+from lib.checkpoint import Position, TrainingState, load_training_state
 from lib.distributed import Processes
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
 from lib.run_folder import CHECKPOINT, check_apart, check_writable, is_signed
+from lib.weight_file import Head, WeightFile, load_weights, read_weights
 from lib.weights import find_weights, published
 
 

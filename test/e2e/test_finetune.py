@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TRAIN, RunScript, write_pictures
 
-from lib.checkpoint import read_weights
+from lib.weight_file import read_weights
 
 SCRIPT = "tools/finetune.py"
 SMALL = (

@@ -50,6 +50,7 @@ LEVELS = {
         "models",
         "pictures",
         "stops",
+        "torch_file",
         "weights",
     ),
     2: (
@@ -64,6 +65,7 @@ LEVELS = {
         "precision",
         "predictions",
         "quantize",
+        "weight_file",
     ),
     3: ("distill", "evaluation", "export", "log", "objective", "plots", "weight_info"),
     4: ("engine", "offline", "report"),

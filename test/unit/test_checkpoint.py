@@ -14,16 +14,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from lib import checkpoint
-from lib.checkpoint import (
-    Head,
-    WeightFile,
-    load_training_state,
-    load_weights,
-    read_weights,
-    save_atomically,
-)
+from lib.checkpoint import load_training_state, save_atomically
 from lib.files import write_atomically
 from lib.models.hrnet import HRNetSpec, StageSpec, build_hrnet
+from lib.weight_file import Head, WeightFile, load_weights, read_weights
 
 
 def tiny_network(num_classes: int = 3) -> nn.Module:

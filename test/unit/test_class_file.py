@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.checkpoint import read_weights
 from lib.class_file import read_class_file
 from lib.evaluation.classes import read_class_names
+from lib.weight_file import read_weights
 
 # In the order of their names, of their text and of their numbers these are not the same.
 NAMES = ("zebra", "yak", *(f"c{number}" for number in range(9, 0, -1)))

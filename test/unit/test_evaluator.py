@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from lib import evaluator
-from lib.checkpoint import read_weights
 from lib.config import load_config
 from lib.models.hrnet import build_hrnet
 from lib.models.padded import PaddedConv2d
+from lib.weight_file import read_weights
 
 
 @pytest.fixture(scope="module")

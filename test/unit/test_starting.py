@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib import run_folder
-from lib.checkpoint import Position, TrainingState, WeightFile
+from lib.checkpoint import Position, TrainingState
 from lib.config import load_config
 from lib.environment import RankInfo
 from lib.trainer.starting import (
@@ -22,6 +22,7 @@ from lib.trainer.starting import (
     starting_position,
     teacher_remark,
 )
+from lib.weight_file import WeightFile
 
 
 def resumed(**position: int) -> Start:

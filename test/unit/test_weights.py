@@ -19,9 +19,9 @@ from foreign_hrnets import MMPretrain, fill
 from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save_file
 
-from lib.checkpoint import WeightFile, read_weights
 from lib.environment import read_cache_variables
 from lib.models.hrnet import ARCHS, build_hrnet
+from lib.weight_file import WeightFile, read_weights
 from lib.weight_info import nearest_arch
 from lib.weights import DEFAULTS, ENTRIES, cached, find_weights, lookup
 from lib.weights.transfer import DownloadError

@@ -22,7 +22,7 @@ import torch
 from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save
 
-from lib.checkpoint import read_weights
+from lib.weight_file import read_weights
 from lib.weights import Entry, download, find, find_weights, transfer
 from lib.weights.transfer import DownloadError
 

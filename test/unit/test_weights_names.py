@@ -16,8 +16,8 @@ from foreign_hrnets import MMPretrain, Paddle, fill
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.checkpoint import WeightFile, find_misfits, load_weights, read_weights
 from lib.models.hrnet import ARCHS, build_hrnet
+from lib.weight_file import WeightFile, find_misfits, load_weights, read_weights
 from lib.weights.names import converted
 from lib.weights.pdparams import read_pdparams
 
