@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from lib import device as devices
+from lib.config import eval_recipe
 from lib.data import (
     Extras,
     ImageList,
@@ -32,7 +32,7 @@ from lib.models.views import MirroredMean
 from lib.objective import Computing
 from lib.pictures import has_pictures_below
 from lib.precision import Precision
-from lib.transforms import eval_resize
+from lib.recipe import Recipe
 
 
 def read_images(
@@ -134,20 +134,6 @@ def agree_on_decoder(config: CfgNode, processes: Processes, *, saved: str | None
     return choose_decoder(config.DATASET.DECODER, is_installed=is_installed, saved=saved)
 
 
-@dataclass(frozen=True)
-class EvalSize:
-    """Sides in pixels: a picture's short side is scaled to `resize`, then its middle is cut."""
-
-    crop: int
-    resize: int
-
-
-def eval_size(config: CfgNode) -> EvalSize:
-    """Return the size of every evaluation and prediction: that of training, or TEST's own."""
-    crop = config.TEST.IMAGE_SIZE or config.MODEL.IMAGE_SIZE[0]
-    return EvalSize(crop, config.TEST.RESIZE or eval_resize(crop))
-
-
 def eval_view(config: CfgNode, network: nn.Module) -> nn.Module:
     """Return the network as it is evaluated: with mirror images where TEST.FLIP says so."""
     return MirroredMean(network) if config.TEST.FLIP else network
@@ -157,8 +143,8 @@ def input_choices(config: CfgNode) -> dict[str, object]:
     """Return what is evaluated otherwise than trained, as result.json has it."""
     choices: dict[str, object] = {}
     if config.TEST.IMAGE_SIZE or config.TEST.RESIZE:
-        size = eval_size(config)
-        choices |= {"image_size": size.crop, "resize": size.resize}
+        recipe = eval_recipe(config)
+        choices |= {"image_size": recipe.crop, "resize": recipe.resize}
     if config.TEST.FLIP:
         choices["flip"] = "mean of the logits of a picture and its mirror image"
     return choices
@@ -169,11 +155,12 @@ def input_lines(config: CfgNode) -> list[str]:
     return [f"{name}: {value}" for name, value in input_choices(config).items()]
 
 
-def build_eval_loader(config: CfgNode, images: ImageList, processes: Processes) -> DataLoader:
-    """Return this rank's exact share of the images to evaluate, of `eval_size`, in fixed order."""
-    size = eval_size(config)
+def build_eval_loader(
+    config: CfgNode, images: ImageList, processes: Processes, recipe: Recipe
+) -> DataLoader:
+    """Return this rank's exact share of the images to evaluate, in fixed order."""
     options = _options(config, processes)(batch_size=config.TEST.BATCH_SIZE_PER_GPU)
-    return eval_loader(images, replace(options, image_size=size.crop), resize=size.resize)
+    return eval_loader(images, options, recipe)
 
 
 def _options(config: CfgNode, processes: Processes) -> partial[LoaderOptions]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib.files import sha256_of
 from lib.losses import Distillation, Teacher
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
 from lib.weight_file import WeightFile, load_weights, read_weights
 
 TIMM = "timm/"

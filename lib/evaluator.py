@@ -22,6 +22,7 @@ from lib.assembly import (
     input_lines,
     place,
 )
+from lib.config import eval_recipe
 from lib.data import BadImageLedger, ImageList, SetAside, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, evaluate
@@ -108,7 +109,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         *input_lines(config),
     ):
         console.say(line)
-    loader = build_eval_loader(config, images, processes)
+    loader = build_eval_loader(config, images, processes, eval_recipe(config))
     if is_main:
         _remove_earlier_results(request)
     stats, num_bad = _evaluate(

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.recipe import Recipe
+
 if TYPE_CHECKING:
     import onnx
 
-RECIPE_KEY = "hrnet.recipe"  # JSON of lib.transforms.recipe
+RECIPE_KEY = "hrnet.recipe"  # JSON of a lib.recipe.Recipe
 CLASS_NAMES_KEY = "hrnet.class_names"  # JSON list, in the order of the outputs
 ARCH_KEY = "hrnet.arch"
 CHECKPOINT_KEY = "hrnet.checkpoint_sha256"
@@ -44,7 +46,7 @@ def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def parse_recipe(text: str | None, path: Path) -> dict[str, object] | None:
+def parse_recipe(text: str | None, path: Path) -> Recipe | None:
     """Return the preprocessing in the text under RECIPE_KEY; None where there is no such text.
 
     `path` names the file in the ValueError that a damaged text raises.
@@ -52,26 +54,23 @@ def parse_recipe(text: str | None, path: Path) -> dict[str, object] | None:
     if text is None:
         return None
     try:
-        recipe = json.loads(text)
-    except json.JSONDecodeError:
-        recipe = None
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: its metadata {RECIPE_KEY} is not a JSON object: {text[:80]!r}")
-    return recipe
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: its metadata {RECIPE_KEY} is no JSON: {text[:80]!r}") from None
+    return Recipe.from_json(content, where=f"{path}: its metadata {RECIPE_KEY}")
 
 
-def crop_of(metadata: Mapping[str, str], path: Path) -> tuple[int, int]:
-    """Return to which size, and then crop, in pixels, the model's pictures are brought.
+def recipe_of(metadata: Mapping[str, str], path: Path) -> Recipe:
+    """Return how the model's pictures are prepared.
 
     Raises ValueError where the model, `path`, doesn't say.
     """
     recipe = parse_recipe(metadata.get(RECIPE_KEY), path)
-    resize, crop = (recipe.get("resize"), recipe.get("crop")) if recipe else (None, None)
-    if not isinstance(resize, int) or not isinstance(crop, int):
+    if recipe is None:
         raise ValueError(
             f"{path} records no preprocessing ({RECIPE_KEY}): export it with hrnet_pth2onnx.py"
         )
-    return resize, crop
+    return recipe
 
 
 def class_names_of(model: onnx.ModelProto) -> list[str] | None:

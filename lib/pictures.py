@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lib.recipe import Recipe
 from lib.transforms import PICTURE_SUFFIXES, eval_pixels, is_picture, normalize, open_rgb
 
 _NEVER_PICTURES = (".bin", ".npy", ".json", ".txt")
@@ -81,13 +82,13 @@ def find_sources(root: Path, *, leave_out: Path | None = None) -> Sources:
     return Sources(root, _by_stem(found.pictures), found.others)
 
 
-def network_input(path: Path, *, resize: int, crop: int) -> npt.NDArray[np.float32]:
+def network_input(path: Path, recipe: Recipe) -> npt.NDArray[np.float32]:
     """What evaluation feeds the network of a picture: float32, 3 x crop x crop.
 
     Raises ValueError that names the file where it can't be read.
     """
     try:
-        return normalize(eval_pixels(open_rgb(path), resize=resize, crop=crop))
+        return normalize(eval_pixels(open_rgb(path), recipe), recipe)
     except Exception as error:  # Pillow's answers to damaged files have no common base
         raise ValueError(f"the picture {path} can't be read: {one_line(error)}") from None
 

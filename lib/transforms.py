@@ -16,22 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from lib.recipe import Recipe
+
 PixelArray = npt.NDArray[np.uint8]
 
-# Means and standard deviations of the ImageNet training pixels in 0..1, order R, G, B.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
-# The evaluation crop is this part of the resized short side: 224 of 256.
-CROP_SHARE = 0.875
 
 # A 1 x 20000 strip has a harmless size as a file, but its short side scaled to 256 makes more
 # than a thousand million pixels. 2**28 pixels are 1 GiB inside Pillow.
 MAX_RESIZED_PIXELS = 2**28
 
 NUM_CROP_TRIES = 10
+
+_STANDARD = Recipe()
 
 
 def is_picture(name: str) -> bool:
@@ -61,31 +58,10 @@ def open_rgb(picture: str | Path | bytes) -> Image.Image:
         return image.convert("RGB")
 
 
-def eval_resize(crop: int) -> int:
-    """The short side in pixels that belongs to an evaluation crop: 256 for 224."""
-    return int(crop / CROP_SHARE)
-
-
-def recipe(crop: int) -> dict[str, object]:
-    """How pictures become the network's input, in plain types: what files keep to compare.
-
-    `preprocess.json` beside the prepared pictures and the metadata of an ONNX file hold it. Two of
-    them are equal exactly where the preprocessing is.
-    """
-    return {
-        "resize": eval_resize(crop),
-        "crop": crop,
-        "interpolation": "bilinear",
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "channels": "RGB",
-        "layout": "CHW",
-        "dtype": "float32",
-    }
-
-
-def resize_short_side(image: Image.Image, size: int) -> Image.Image:
-    """Scale (bilinear, antialiased) so that the short side is `size`, the long one rounded down.
+def resize_short_side(
+    image: Image.Image, size: int, interpolation: str = _STANDARD.interpolation
+) -> Image.Image:
+    """Scale, antialiased, so that the short side is `size`, the long one rounded down.
 
     Raises:
         ValueError: the result would be larger than `MAX_RESIZED_PIXELS`.
@@ -99,7 +75,7 @@ def resize_short_side(image: Image.Image, size: int) -> Image.Image:
             f"short side of {size}: cut it or leave it out"
         )
     new_size = (size, new_long) if width <= height else (new_long, size)
-    return image.resize(new_size, Image.Resampling.BILINEAR)
+    return image.resize(new_size, Image.Resampling[interpolation.upper()])
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -118,13 +94,14 @@ def _crop_offset(length: int, size: int) -> int:
     return round((length - size) / 2)
 
 
-def eval_pixels(image: Image.Image, *, resize: int, crop: int) -> PixelArray:
-    """Pixels for evaluation: short side to `resize`, centre `crop`; uint8 crop x crop x 3.
+def eval_pixels(image: Image.Image, recipe: Recipe) -> PixelArray:
+    """Pixels for evaluation: the recipe's resize and centre crop; uint8 crop x crop x 3.
 
     Raises:
         ValueError: see `resize_short_side`.
     """
-    return np.array(center_crop(resize_short_side(image, resize), crop))
+    resized = resize_short_side(image, recipe.resize, recipe.interpolation)
+    return np.array(center_crop(resized, recipe.crop))
 
 
 def train_pixels(
@@ -197,13 +174,18 @@ def _central_crop_box(
     return (image_width - width) // 2, (image_height - height) // 2, width, height
 
 
-def normalize(pixels: PixelArray) -> npt.NDArray[np.float32]:
+def normalize(pixels: PixelArray, recipe: Recipe = _STANDARD) -> npt.NDArray[np.float32]:
     """uint8 H x W x 3 to contiguous float32 3 x H x W: (pixels / 255 - mean) / std.
 
-    Every step is rounded to float32, as in torchvision's `ToTensor` and `Normalize`.
+    Every step is rounded to float32, as in torchvision's `ToTensor` and `Normalize`. The planes are
+    in the order of the recipe's channels, which its mean and std are in too.
     """
+    if recipe.channels == "BGR":
+        pixels = pixels[:, :, ::-1]
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
     planes /= np.float32(255)
-    planes -= np.array(IMAGENET_MEAN, np.float32)[:, None, None]
-    planes /= np.array(IMAGENET_STD, np.float32)[:, None, None]
+    if recipe.mean is not None:
+        planes -= np.array(recipe.mean, np.float32)[:, None, None]
+    if recipe.std is not None:
+        planes /= np.array(recipe.std, np.float32)[:, None, None]
     return planes

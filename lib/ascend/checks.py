@@ -18,7 +18,7 @@ from types import MappingProxyType
 import onnx
 
 from lib.onnx_file import RECIPE_KEY, metadata_of, opset_of
-from lib.transforms import recipe
+from lib.recipe import Recipe
 
 OPSETS = range(9, 19)
 SAFE_OPSETS = (11, 13)  # on every release of CANN
@@ -319,14 +319,15 @@ def _recipe(model: onnx.ModelProto) -> Finding:
     side = shape[-1] if len(shape) == 4 and shape[2] == shape[3] else None
     if text is None or not isinstance(side, int):
         return Finding("recipe", "not said", NOTE, "the project's own preprocessing is assumed")
-    if not _same_recipe(text, recipe(side)):
-        advice = f"infer.sh and AIPP would prepare the pictures otherwise: {EXPORT_AGAIN}"
-        return Finding("recipe", text, PROBLEM, advice)
-    return Finding("recipe", f"resize {recipe(side)['resize']}, crop {side}")
-
-
-def _same_recipe(text: str, ours: Mapping[str, object]) -> bool:
+    usual = Recipe.for_crop(side)
     try:
-        return bool(json.loads(text) == json.loads(json.dumps(ours)))
-    except json.JSONDecodeError:
-        return False
+        differences = Recipe.from_json(json.loads(text), where=RECIPE_KEY).differences(usual)
+    except (ValueError, RecursionError) as error:
+        return Finding("recipe", text, PROBLEM, f"{error}: {EXPORT_AGAIN}")
+    if differences:
+        advice = (
+            f"{', '.join(differences)}: infer.sh and AIPP would prepare the pictures otherwise: "
+            f"{EXPORT_AGAIN}"
+        )
+        return Finding("recipe", text, PROBLEM, advice)
+    return Finding("recipe", f"resize {usual.resize}, crop {side}")

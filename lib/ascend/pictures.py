@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.transforms import eval_resize
+from lib.recipe import eval_resize
 
 
 def crop_margin(side: int) -> int:

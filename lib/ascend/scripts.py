@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from lib.ascend.checks import ModelInput
 from lib.ascend.pictures import crop_margin, uint8_size
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 # What --precision_mode_v2 takes (fp16 by default), and what its older twin --precision_mode does.
 PRECISION_MODES = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16")

@@ -15,7 +15,7 @@ from lib.environment import num_cores
 from lib.files import write_atomically
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
 from lib.offline.record import ENDING
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_resize
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, eval_resize
 
 _MODE, _UNIT = "preprocess", "pictures/s"
 GOAL_A_CORE = 1.3

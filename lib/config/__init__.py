@@ -6,6 +6,7 @@
 from lib.config.check import CHOICES, value_at
 from lib.config.defaults import DEFAULTS, OFFICIAL_NAME, default_config
 from lib.config.load import default_run_folder, load_config
+from lib.config.recipe import eval_recipe
 from lib.config.unused import unused_settings
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "OFFICIAL_NAME",
     "default_config",
     "default_run_folder",
+    "eval_recipe",
     "load_config",
     "unused_settings",
     "value_at",

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lib.transforms import IMAGENET_MEAN, PixelArray
+from lib.recipe import IMAGENET_MEAN
+from lib.transforms import PixelArray
 
 NO, RANDAUGMENT, TRIVIALAUGMENT = "no", "randaugment", "trivialaugment"
 # The normalisation makes this all but zero.

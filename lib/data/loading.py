@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from lib.data.decoding import PILLOW, Augmentation, train_reader
 from lib.data.lists import ImageList
 from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
 from lib.environment import num_cores
+from lib.recipe import Recipe
 from lib.transforms import PixelArray, eval_pixels, open_rgb
 
 MAX_REPLACEMENTS = 10
@@ -161,9 +162,9 @@ class TrainImages(Dataset[Sample]):
 class EvalImages(Dataset[Sample]):
     """Pictures as they are evaluated; the seed of a key means nothing, a bad file gives none."""
 
-    def __init__(self, images: ImageList, size: int, *, resize: int) -> None:
+    def __init__(self, images: ImageList, recipe: Recipe) -> None:
         self._files = ImageFiles(images)
-        self._read = partial(_read_to_evaluate, resize=resize, crop=size)
+        self._read = partial(_read_to_evaluate, recipe=recipe)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -177,8 +178,8 @@ class EvalImages(Dataset[Sample]):
         return Sample(pixels, target, [], place=index)
 
 
-def _read_to_evaluate(picture: str | bytes, *, resize: int, crop: int) -> PixelArray:
-    return eval_pixels(open_rgb(picture), resize=resize, crop=crop)
+def _read_to_evaluate(picture: str | bytes, recipe: Recipe) -> PixelArray:
+    return eval_pixels(open_rgb(picture), recipe)
 
 
 @dataclass(frozen=True)
@@ -243,18 +244,19 @@ def train_loader(
     return _loader(dataset, batches, options)
 
 
-def eval_loader(images: ImageList, options: LoaderOptions, *, resize: int) -> DataLoader[Sample]:
+def eval_loader(images: ImageList, options: LoaderOptions, recipe: Recipe) -> DataLoader[Sample]:
     """This rank's exact share of the pictures in fixed order; `batch_sampler` is `EvalBatches`.
 
     Args:
         images: at least one.
-        options: see there.
-        resize: short side in pixels before the central crop of `options.image_size`.
+        options: see there; the size of the pictures is the recipe's.
+        recipe: how they are prepared; the normalisation is left to the device.
 
     Raises:
         ValueError: no pictures.
     """
-    dataset = EvalImages(images, options.image_size, resize=resize)
+    options = replace(options, image_size=recipe.crop)
+    dataset = EvalImages(images, recipe)
     batches = EvalBatches(
         len(images), options.batch_size, rank=options.rank, world_size=options.world_size
     )

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.recipe import Recipe
+
+_USUAL = Recipe()
 
 
 class Normalize(nn.Module):
@@ -13,6 +15,7 @@ class Normalize(nn.Module):
     bit-equal to `lib.transforms.normalize`.
 
     Args:
+        recipe: whose mean and standard deviation are taken.
         channels_last: leave the memory in N x H x W x 3 order (a channels_last tensor, no copy
             of the bytes). False gives a contiguous tensor, the only kind that every device takes.
     """
@@ -23,10 +26,12 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, channels_last: bool = False) -> None:
+    def __init__(self, recipe: Recipe = _USUAL, *, channels_last: bool = False) -> None:
         super().__init__()
         self.channels_last = channels_last
-        constants = {"maximum": (255.0,), "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        # Means and deviations that a recipe leaves out change nothing, to the bit.
+        mean, std = recipe.mean or (0.0,) * 3, recipe.std or (1.0,) * 3
+        constants = {"maximum": (255.0,), "mean": mean, "std": std}
         for name, values in constants.items():
             buffer = torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(name, buffer, persistent=False)

@@ -21,7 +21,7 @@ from lib.onnx_file import (
     opset_of,
 )
 from lib.onnx_graph import constants_of, drop_unused_constants, set_nodes
-from lib.transforms import recipe
+from lib.recipe import Recipe
 
 INPUT, OUTPUT, BATCH_AXIS = "image", "class", "batch"
 
@@ -131,14 +131,14 @@ def describe(
     model: ModelProto,
     options: ExportOptions,
     *,
-    image_size: int,
+    recipe: Recipe,
     class_names: Sequence[str] | None,
     arch: str,
     checkpoint_sha256: str,
 ) -> None:
     """Write into `model` how its pictures are prepared, what its classes are, whence it came."""
     facts = {
-        RECIPE_KEY: json.dumps(recipe(image_size)),
+        RECIPE_KEY: json.dumps(recipe.as_json()),
         ARCH_KEY: arch,
         CHECKPOINT_KEY: checkpoint_sha256,
         PROFILE_KEY: options.profile,

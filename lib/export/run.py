@@ -15,6 +15,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.cli import PartlyFailed
+from lib.config import eval_recipe
 from lib.export.graph import broken_promises, describe, signature
 from lib.export.options import ExportOptions
 from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
@@ -23,6 +24,7 @@ from lib.files import sha256_of, write_json
 from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS
 from lib.onnx_file import opset_of
+from lib.recipe import Recipe
 from lib.stops import stops_raised
 from lib.weight_file import WeightFile, load_weights, read_weights
 
@@ -47,7 +49,7 @@ class _Source:
     arch: str
     file: WeightFile
     sha256: str
-    image_size: int
+    recipe: Recipe
     loaded: str
 
 
@@ -71,8 +73,7 @@ def export_onnx(
     check_available(options)
     with stops_raised() as check_stops:
         source = _read(config, checkpoint)
-        size = source.image_size
-        pictures = None if verify_images is None else read_pictures(verify_images, image_size=size)
+        pictures = None if verify_images is None else read_pictures(verify_images, source.recipe)
         output.parent.mkdir(parents=True, exist_ok=True)
         scratch = output.with_name(f".{output.stem}.{os.getpid()}.tmp{SUFFIX}")
         try:
@@ -105,17 +106,16 @@ def _read(config: CfgNode, checkpoint: Path | str) -> _Source:
     spec = network_spec(config)
     # An official yaml spells out a network that most often has a name of its own.
     arch = next((name for name in ARCHS if ARCHS[name] == spec), config.MODEL.NAME)
-    size = config.MODEL.IMAGE_SIZE[0]
-    return _Source(network, arch, file, sha256_of(file.path), size, loaded)
+    return _Source(network, arch, file, sha256_of(file.path), eval_recipe(config), loaded)
 
 
 def _write(source: _Source, path: Path, options: ExportOptions) -> None:
-    model = write_graph(source.network, path, options, image_size=source.image_size)
+    model = write_graph(source.network, path, options, image_size=source.recipe.crop)
     names = source.file.class_names
     describe(
         model,
         options,
-        image_size=source.image_size,
+        recipe=source.recipe,
         class_names=names if names and len(names) == source.file.num_classes else None,
         arch=source.arch,
         checkpoint_sha256=source.sha256,
@@ -127,7 +127,7 @@ def _judge(
     path: Path, source: _Source, options: ExportOptions, pictures: Pictures | None
 ) -> tuple[list[str], list[Check]]:
     """Return why the file at `path` must not be kept, and the comparison with the network."""
-    size = source.image_size
+    size = source.recipe.crop
     faults = broken_promises(path, options, image_size=size, num_classes=source.file.num_classes)
     try:
         onnx.checker.check_model(str(path), full_check=True)

@@ -15,7 +15,7 @@ from torch import nn
 from lib.export.graph import INPUT, OUTPUT
 from lib.export.options import DYNAMIC_CHECKS, ExportOptions
 from lib.pictures import find_pictures, network_input
-from lib.transforms import eval_resize
+from lib.recipe import Recipe
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -75,7 +75,7 @@ class Pictures:
     images: FloatArray
 
 
-def read_pictures(folder: Path, *, image_size: int) -> Pictures:
+def read_pictures(folder: Path, recipe: Recipe) -> Pictures:
     """Return the pictures under `folder`; of more than `MAX_PICTURES` an even choice.
 
     Raises FileNotFoundError where there are none, ValueError for one that can't be read.
@@ -83,9 +83,8 @@ def read_pictures(folder: Path, *, image_size: int) -> Pictures:
     paths = [folder / path for path in find_pictures(folder).pictures]
     num_taken = min(len(paths), MAX_PICTURES)
     chosen = [paths[index * len(paths) // num_taken] for index in range(num_taken)]
-    resize = eval_resize(image_size)
     try:
-        images = [network_input(path, resize=resize, crop=image_size) for path in chosen]
+        images = [network_input(path, recipe) for path in chosen]
     except ValueError as error:
         raise ValueError(f"--verify_images: {error}") from None
     return Pictures(str(folder), np.stack(images))

@@ -27,8 +27,9 @@ from lib.offline.pixels import eval_crop, load_rgb
 from lib.offline.pool import run_in_processes
 from lib.offline.record import Target, origins_of
 from lib.pictures import Sources, find_sources, one_line
+from lib.recipe import Recipe, eval_resize
 from lib.stops import Check, stops_noted
-from lib.transforms import eval_resize, normalize, recipe
+from lib.transforms import normalize
 
 MODEL = "hrnet"
 
@@ -103,7 +104,7 @@ def preprocess(source: Path, target: Path, options: PreprocessOptions) -> Prepro
         PartlyFailed: the results can't be written, or a process was killed.
         Stopped, KeyboardInterrupt: the work was stopped.
     """
-    results = Target(target, source, MODEL, recipe(options.crop), _num_bytes(options.crop))
+    results = Target(target, source, MODEL, Recipe.for_crop(options.crop), _num_bytes(options.crop))
     return fill(results, partial(_file_of, crop=options.crop), options)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lib.files import write_json
 from lib.pictures import Sources, shorten
+from lib.recipe import Recipe
 
 RECORD = "preprocess.json"
 ENDING = ".bin"
@@ -36,7 +37,7 @@ class Target:
     folder: Path
     root: Path  # of the pictures
     model: str
-    recipe: Mapping[str, object]  # as JSON has it: lists, no tuples
+    recipe: Recipe
     num_bytes: int  # of each file
 
     def whole_files(self) -> set[str]:
@@ -81,7 +82,7 @@ class Target:
         """
         content = {
             "model": self.model,
-            "recipe": self.recipe,
+            "recipe": self.recipe.as_json(),
             "num_images": len(self.whole_files() & origins.keys()),
             "root": str(self.root.resolve()),
             "sources": {stem: astuple(origin) for stem, origin in origins.items()},
@@ -98,15 +99,16 @@ class Target:
             raise ValueError(f"{found} and no {RECORD} that tells how they were made: {way_out}")
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            theirs = {"model": record["model"], **record["recipe"]}
-            sources = dict(record["sources"])
+            theirs = Recipe.from_json(record["recipe"], where=str(path))
+            model, sources = record["model"], dict(record["sources"])
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{found} and a {RECORD} that is damaged: {way_out}") from None
-        ours = {"model": self.model, **self.recipe}
-        if theirs != ours:
-            keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-            differences = ", ".join(f"{key} {theirs.get(key)} for {ours.get(key)}" for key in keys)
-            raise ValueError(f"{found} made by another recipe ({differences}): {way_out}")
+        differences = [f"model {model} for {self.model}"] if model != self.model else []
+        differences += theirs.differences(self.recipe)
+        if differences:
+            raise ValueError(
+                f"{found} made by another recipe ({', '.join(differences)}): {way_out}"
+            )
         if record.get("root") != str(self.root.resolve()):
             return {}
         whole = {stem: values for stem, values in sources.items() if len(values) == 3}

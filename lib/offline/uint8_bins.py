@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,16 +11,20 @@ from lib.cli import PartlyFailed
 from lib.offline.preprocess import MODEL, PreprocessOptions, fill
 from lib.offline.record import Target
 from lib.pictures import shorten
-from lib.transforms import PixelArray, eval_pixels, eval_resize, open_rgb, recipe
+from lib.recipe import Recipe
+from lib.transforms import PixelArray, eval_pixels, open_rgb
 
 
-def uint8_recipe(side: int) -> dict[str, object]:
-    """How the pictures are prepared, in the words of `lib.transforms.recipe`.
-
-    Mean and standard deviation are null: AIPP takes them off.
-    """
-    changes = {"crop": uint8_size(side), "mean": None, "std": None}
-    return recipe(side) | changes | {"layout": "HWC", "dtype": "uint8"}
+def uint8_recipe(side: int) -> Recipe:
+    """The recipe without mean and standard deviation: AIPP takes them off."""
+    return replace(
+        Recipe.for_crop(side),
+        crop=uint8_size(side),
+        mean=None,
+        std=None,
+        layout="HWC",
+        dtype="uint8",
+    )
 
 
 def write_uint8_bins(source: Path, target: Path, *, side: int, num_workers: int = 0) -> int:
@@ -48,4 +53,4 @@ def write_uint8_bins(source: Path, target: Path, *, side: int, num_workers: int 
 
 
 def _file_of(path: str, *, side: int) -> PixelArray:
-    return eval_pixels(open_rgb(path), resize=eval_resize(side), crop=uint8_size(side))
+    return eval_pixels(open_rgb(path), uint8_recipe(side))

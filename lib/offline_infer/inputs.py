@@ -12,6 +12,7 @@ from pathlib import Path
 from lib.offline.record import RECORD
 from lib.offline_infer.model import ModelDescription
 from lib.pictures import find_sources
+from lib.recipe import Recipe
 
 TENSOR_SUFFIXES = (".npy", ".bin")
 
@@ -97,24 +98,22 @@ def check_stems(samples: Sequence[Sample]) -> None:
 def check_recipe(folder: Path, model: ModelDescription) -> None:
     """Compare how the bins were made (`preprocess.json` beside them) with what the model wants.
 
-    Raises ValueError that names the first difference. Nothing is compared where a side is silent.
+    Raises ValueError that names the differences. Nothing is compared where a side is silent.
     """
     path = folder / RECORD
     if not path.is_file():
         return
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-        made = {str(key): value for key, value in recipe.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        made = Recipe.from_json(content, where=str(path))
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path} is damaged: preprocess the pictures again") from None
-    for key, value in (model.recipe or {}).items():
-        if key not in made or made[key] != value:
-            raise ValueError(
-                f"the bins in {folder} were made with {key}={made.get(key)}, but {model.path} "
-                f"wants {key}={value}: preprocess the pictures for this model"
-            )
-    taken = model.inputs[0].dtype.name
-    if made.get("dtype", taken) != taken:
+    differences = made.differences(model.recipe) if model.recipe else ()
+    if differences:
         raise ValueError(
-            f"the bins in {folder} are {made['dtype']}, but {model.path} takes {taken}"
+            f"the bins in {folder} were made otherwise than {model.path} wants them "
+            f"({', '.join(differences)}): preprocess the pictures for this model"
         )
+    taken = model.inputs[0].dtype.name
+    if made.dtype != taken:
+        raise ValueError(f"the bins in {folder} are {made.dtype}, but {model.path} takes {taken}")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lib.onnx_file import RECIPE_KEY, parse_recipe
+from lib.recipe import Recipe
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,7 +54,7 @@ class ModelDescription:
 
     path: Path
     inputs: tuple[TensorSpec, ...]
-    recipe: dict[str, object] | None  # the preprocessing it was trained for, if it says so
+    recipe: Recipe | None  # the preprocessing it was trained for, if it says so
 
     @property
     def batch_size(self) -> int:

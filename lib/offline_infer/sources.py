@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import numpy.typing as npt
 from lib.offline_infer.inputs import Sample
 from lib.offline_infer.model import Array, ModelDescription, TensorSpec
 from lib.pictures import one_line
-from lib.transforms import eval_pixels, normalize, open_rgb, recipe
+from lib.recipe import Recipe
+from lib.transforms import eval_pixels, normalize, open_rgb
 
 PURE_INFER_NAME = "pure_infer_data"
 PURE_DATA_TYPES = ("zero", "random")
@@ -148,21 +148,17 @@ class Pictures:
                 f"--input_images: {model.path} takes {spec.dtype} {spec.shape}; pictures are made "
                 "for one input of N x 3 x S x S floats"
             )
-        wanted = json.loads(json.dumps(recipe(crop)))
-        if model.recipe is not None:
-            # The size before the crop is the model's choice; all the rest is fixed here.
-            wanted["resize"] = model.recipe.get("resize")
-            if model.recipe | {"dtype": "float32"} != wanted:
-                raise ValueError(
-                    f"--input_images: {model.path} wants pictures prepared as {model.recipe}, "
-                    f"which differs from {wanted}: give it bins with --input"
-                )
+        self._recipe = model.recipe or Recipe.for_crop(crop)
+        if self._recipe.crop != crop or self._recipe.layout != "CHW" or self._recipe.mean is None:
+            raise ValueError(
+                f"--input_images: {model.path} takes {spec.dtype} {spec.shape}, and its metadata "
+                f"tells of other pictures ({self._recipe}, {self._recipe.layout}): give it bins "
+                "with --input"
+            )
         self.samples = samples
         self.samples_per_batch = model.batch_size
         self.sample_bytes = spec.num_bytes // model.batch_size
         self._spec = spec
-        self._crop = crop
-        self._resize = int(wanted["resize"])
 
     def load(self, samples: Sequence[Sample]) -> LoadedBatch:
         """See `Source`. A picture that can't be decoded is named among the failures."""
@@ -171,13 +167,11 @@ class Pictures:
         failures = []
         for sample in samples:
             try:
-                pixels = eval_pixels(
-                    open_rgb(sample.files[0]), resize=self._resize, crop=self._crop
-                )
+                pixels = eval_pixels(open_rgb(sample.files[0]), self._recipe)
             except Exception as error:  # Pillow's plug-ins raise nearly anything
                 failures.append(f"{sample.files[0]}: {one_line(error)}")
                 continue
-            batch[len(good)] = normalize(pixels)
+            batch[len(good)] = normalize(pixels, self._recipe)
             good.append(sample)
         batch[len(good) :] = batch[0]
         return LoadedBatch((batch,), tuple(good), tuple(failures))

@@ -19,6 +19,7 @@ from lib.assembly import (
     place,
 )
 from lib.cli import PartlyFailed
+from lib.config import eval_recipe
 from lib.data import Batch, ImageList
 from lib.distributed import Processes
 from lib.log import Console
@@ -85,7 +86,7 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     sheet = _Sheet() if request.show else None
     work = _Work(network, eval_view(config, network), computing, images, topk=topk, sheet=sheet)
     failed: list[Row] = []
-    loader = build_eval_loader(config, images, processes)
+    loader = build_eval_loader(config, images, processes, eval_recipe(config))
     width = writing.path_width(paths)
     with stops_noted() as check, writing.open_writer(request.out, topk) as writer:
         console.start_bar("prediction", len(loader))

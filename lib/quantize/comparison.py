@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.cli import PartlyFailed
-from lib.onnx_file import crop_of, load_model, metadata_of
+from lib.onnx_file import load_model, metadata_of, recipe_of
 from lib.quantize.pictures import Picture
 from lib.quantize.sessions import load, open_session, parts_of, run
 
@@ -61,11 +61,11 @@ def compare(before: Path, after: Path, pictures: Sequence[Picture]) -> Compariso
     Raises ValueError for a picture that can't be read, PartlyFailed where a model's output is not
     a finite number.
     """
-    sizes = crop_of(metadata_of(load_model(before)), before)
+    recipe = recipe_of(metadata_of(load_model(before)), before)
     sessions = [open_session(before), open_session(after)]
     num_agreeing, difference, correct = 0, 0.0, [0, 0]
     for part in parts_of(pictures, _BATCH):
-        images = load(part, sizes)
+        images = load(part, recipe)
         first, second = (run(session, images)[0].astype(np.float32) for session in sessions)
         for logits, which in ((first, "original"), (second, "smaller")):
             unusable = ~np.isfinite(logits).all(axis=1)

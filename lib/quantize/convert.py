@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from lib.onnx_file import PROFILE_KEY, crop_of, load_model, metadata_of, opset_of
+from lib.onnx_file import PROFILE_KEY, load_model, metadata_of, opset_of, recipe_of
 from lib.onnx_graph import constants_of, drop_unused_constants, set_nodes, sort_nodes
 from lib.quantize.pictures import Picture
 from lib.quantize.sessions import Images, filled, import_runtime, load, parts_of
@@ -23,7 +23,7 @@ class _CalibrationReader:
     """Gives ONNX Runtime's calibration the prepared pictures, a batch of the model at a time."""
 
     def __init__(self, path: Path, model: onnx.ModelProto, pictures: Sequence[Picture]):
-        self._sizes = crop_of(metadata_of(model), path)
+        self._recipe = recipe_of(metadata_of(model), path)
         self._input = model.graph.input[0].name
         batch = model.graph.input[0].type.tensor_type.shape.dim[0]
         self._batch = batch.dim_value or 1
@@ -34,7 +34,7 @@ class _CalibrationReader:
         part = next(self._parts, None)
         if part is None:
             return None
-        return {self._input: filled(load(part, self._sizes), self._batch)}
+        return {self._input: filled(load(part, self._recipe), self._batch)}
 
 
 def quantize_int8(

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lib.cli import PartlyFailed
-from lib.onnx_file import crop_of, load_model, metadata_of
+from lib.onnx_file import load_model, metadata_of, recipe_of
 from lib.onnx_graph import constants_of
 from lib.quantize.pictures import Picture
 from lib.quantize.sessions import filled, load, open_session
@@ -31,13 +31,13 @@ def check_ranges(path: Path, pictures: Sequence[Picture]) -> None:
     for name, tensor in constants_of(model).items():
         if tensor.data_type == TensorProto.FLOAT:
             _check(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0), f"the weight {name}")
-    sizes = crop_of(metadata_of(model), path)
+    recipe = recipe_of(metadata_of(model), path)
     names = _watch(model)
     session = open_session(model.SerializeToString(), lean=True)
     (spec,) = session.get_inputs()
     batch = spec.shape[0] if isinstance(spec.shape[0], int) else 1
     for picture in pictures:
-        images = filled(load([picture], sizes), batch)
+        images = filled(load([picture], recipe), batch)
         for name, extreme in zip(names, session.run(None, {spec.name: images}), strict=True):
             _check(abs(float(extreme)), f"{name} for {picture.path}")
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lib.environment import num_cores
 from lib.pictures import network_input
 from lib.quantize.pictures import Picture
+from lib.recipe import Recipe
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -58,13 +59,12 @@ def run(session: InferenceSession, images: Images) -> list[Logits]:
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def load(pictures: Sequence[Picture], sizes: tuple[int, int]) -> Images:
+def load(pictures: Sequence[Picture], recipe: Recipe) -> Images:
     """Return pictures as the network sees them: float32 N x 3 x crop x crop.
 
-    `sizes`: resize and crop in pixels. Raises ValueError that names a picture that can't be read.
+    Raises ValueError that names a picture that can't be read.
     """
-    resize, crop = sizes
-    return np.stack([network_input(p.path, resize=resize, crop=crop) for p in pictures])
+    return np.stack([network_input(p.path, recipe) for p in pictures])
 
 
 def filled(images: Images, batch: int) -> Images:

@@ -23,7 +23,7 @@ from lib.assembly import (
     unused_part_remark,
 )
 from lib.checkpoint import Position, restore_rng_states
-from lib.config import unused_settings
+from lib.config import eval_recipe, unused_settings
 from lib.data import ImageList, TrainBatches
 from lib.distributed import Processes
 from lib.ema import AveragedWeights
@@ -172,7 +172,7 @@ def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> 
     decoder = agree_on_decoder(config, processes, saved=start.decoder)
     loader = build_train_loader(config, images, processes, seed=seed, decoder=decoder)
     _check_smallest_part(loader.batch_sampler, config)  # type: ignore[arg-type]
-    val_loader = build_eval_loader(config, val_images, processes)
+    val_loader = build_eval_loader(config, val_images, processes, eval_recipe(config))
     position, remark = starting_position(
         start,
         num_steps=len(loader.batch_sampler),  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 MEAN, STD = IMAGENET_MEAN, IMAGENET_STD  # of all of them
 TIMM, OFFICIAL, MMPRETRAIN, PADDLE = "timm", "HRNet", "mmpretrain", "PaddleClas"

@@ -21,7 +21,7 @@ from torchvision import transforms
 
 from lib.config import load_config
 from lib.models.build import build_model
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 NAMES = ("c0", "other", "c1", "another", "c2", "third", "fourth")
 PLAIN_KEYS = [

@@ -22,8 +22,9 @@ SOURCES = [*LIB, *TOOLS, *sorted(REPO.glob("*.py"))]
 # A module imports only from lower levels. Packages stand here as wholes.
 LEVELS = {
     # What all others may use: names as they are shown, files written whole and read with care.
-    -2: ("readable",),
-    -1: ("checked", "files"),
+    -3: ("readable",),
+    -2: ("checked", "files"),
+    -1: ("recipe",),
     # What knows nothing of devices: settings, the network, the pictures, the command line.
     0: (
         "allocator",
@@ -98,6 +99,7 @@ WITHOUT_TORCH = (
     "pictures",
     "quantize",
     "readable",
+    "recipe",
     "run_folder",
     "schedules",
     "stops",

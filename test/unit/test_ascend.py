@@ -24,7 +24,7 @@ from lib.ascend import (
     check_model,
     model_input,
 )
-from lib.transforms import recipe
+from lib.recipe import Recipe
 
 TOOL = "tools/ascend_convert.py"
 IMAGE = ModelInput("image", None, 224)
@@ -60,7 +60,7 @@ def write_model(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = ir_version
-    helper.set_model_props(model, {"hrnet.recipe": json.dumps(recipe(224))})
+    helper.set_model_props(model, {"hrnet.recipe": json.dumps(Recipe.for_crop(224).as_json())})
     onnx.save(model, str(path))
     return path
 

@@ -23,7 +23,8 @@ from lib.ascend import (
     write_scripts,
 )
 from lib.offline.uint8_bins import write_uint8_bins
-from lib.transforms import eval_pixels, eval_resize, normalize, open_rgb
+from lib.recipe import Recipe
+from lib.transforms import eval_pixels, normalize, open_rgb
 
 # The options that ATC documents, of those that are used here.
 ATC_OPTIONS = {
@@ -175,7 +176,7 @@ def test_a_uint8_file_under_aipp_is_what_the_network_was_trained_on(
         assert write_uint8_bins(source, target, side=side, num_workers=1) == 1
         pixels = np.fromfile(target / "0.bin", np.uint8).reshape(size, size, 3)
         image = open_rgb(source / "0.png")
-        expected = eval_pixels(image, resize=eval_resize(side), crop=side)
+        expected = eval_pixels(image, Recipe.for_crop(side))
         margin = (size - side) // 2
         inner = pixels[margin : margin + side, margin : margin + side]
         np.testing.assert_array_equal(inner, expected)

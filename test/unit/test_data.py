@@ -31,7 +31,8 @@ from lib.data import (
     train_loader,
 )
 from lib.data.loading import ImageFiles, Sample
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_resize, normalize
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
+from lib.transforms import normalize
 
 IMAGENETTE = Path(__file__).parents[3] / "shared" / "data" / "imagenette224_mini.tar"
 OPTIONS = LoaderOptions(batch_size=4, image_size=16, seed=5)
@@ -54,7 +55,7 @@ def loader_to_train(images: ImageList, options: LoaderOptions = OPTIONS) -> Data
 
 
 def loader_to_evaluate(images: ImageList, options: LoaderOptions = OPTIONS) -> DataLoader[Sample]:
-    return eval_loader(images, options, resize=18)
+    return eval_loader(images, options, Recipe.for_crop(options.image_size))
 
 
 def epochs(loader: DataLoader[Sample], *, num_epochs: int = 2) -> list[Batch]:
@@ -150,7 +151,7 @@ def test_evaluation_pixels_are_torchvisions(tmp_path: Path) -> None:
         ]
     )
     expected = ImageFolder(str(tmp_path / "val"), pipeline)
-    loader = eval_loader(val, LoaderOptions(30, 112), resize=eval_resize(112))
+    loader = eval_loader(val, LoaderOptions(30, 112), Recipe.for_crop(112))
     images = torch.cat([Normalize()(batch.images) for batch in loader])
     assert torch.equal(images, torch.stack([image for image, _ in expected]))
     assert torch.cat([batch.targets for batch in loader]).tolist() == expected.targets

@@ -28,9 +28,11 @@ from lib.data import (
     train_loader,
 )
 from lib.packing import PackOptions, pack
+from lib.recipe import Recipe
 from lib.stores import StorageError
 
 NUM_TRAIN, NUM_VAL = 27, 11
+RECIPE = Recipe.for_crop(32)
 OPTIONS = LoaderOptions(batch_size=4, image_size=32, seed=3)
 DECODERS = ["pillow", *(["fast"] if has_fast_decoder() else [])]
 
@@ -108,7 +110,7 @@ def test_an_epoch_sees_every_picture_exactly_once(
             for batch in epoch(train, options):
                 seen.update(batch.targets.tolist())
                 bad_paths.update(image.path for image in batch.bad)
-            for batch in eval_loader(val, options, resize=36):
+            for batch in eval_loader(val, options, RECIPE):
                 evaluated.update(batch.targets.tolist())
     assert set(seen) | {bad} == set(range(NUM_TRAIN))
     assert set(bad_paths) == {train.paths[bad]}
@@ -135,8 +137,8 @@ def test_the_batches_are_those_of_the_class_folders_bit_for_bit(
             epoch(ours, options, number=number, decoder=decoder),
         )
     for batch, expected in zip(
-        eval_loader(read(packed)[1], options, resize=36),
-        eval_loader(read(folder)[1], OPTIONS, resize=36),
+        eval_loader(read(packed)[1], options, RECIPE),
+        eval_loader(read(folder)[1], OPTIONS, RECIPE),
         strict=True,
     ):
         assert torch.equal(batch.images, expected.images)
@@ -176,7 +178,7 @@ def test_a_bad_picture_is_named_by_shard_and_key_and_its_reason_has_no_address(
     (tmp_path / "val" / "c" / "a.jpg").write_bytes(b"no picture")
     pack(tmp_path, tmp_path / "out", PackOptions(num_workers=1))
     val = read_val(tmp_path / "out", val_set="val", class_names=None, num_classes=1)
-    [batch] = eval_loader(val, OPTIONS, resize=36)
+    [batch] = eval_loader(val, OPTIONS, RECIPE)
     assert "cannot identify image file 10 bytes" in batch.bad[0].reason
 
 

@@ -14,7 +14,7 @@ from lib.data import Normalize
 from lib.distill import load_teacher
 from lib.files import sha256_of
 from lib.losses import Distillation, Teacher
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 NAMES = ("cat", "dog", "emu")
 TIMMS, VIT = "timm/test_resnet", "timm/test_vit3"  # with 0.5 as means and deviations

@@ -35,7 +35,7 @@ from lib.cli import PartlyFailed
 from lib.config import load_config
 from lib.export import ExportOptions, ExportReport, export_onnx, run, write
 from lib.models.hrnet import build_hrnet
-from lib.transforms import recipe
+from lib.recipe import Recipe
 
 SCRIPT = "hrnet_pth2onnx.py"
 Export = Callable[..., Path]
@@ -92,7 +92,7 @@ def test_the_file_says_how_its_pictures_are_prepared_and_whence_it_came(
     default_file: Path, checkpoint: Path
 ) -> None:
     said = {p.key: p.value for p in onnx.load(str(default_file)).metadata_props}
-    assert json.loads(said.pop("hrnet.recipe")) == json.loads(json.dumps(recipe(SIZE)))
+    assert json.loads(said.pop("hrnet.recipe")) == Recipe.for_crop(SIZE).as_json()
     assert json.loads(said.pop("hrnet.class_names")) == ["a", "ü", "c"]
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert said == {

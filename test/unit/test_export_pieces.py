@@ -34,7 +34,8 @@ from lib.export.graph import (
     signature,
 )
 from lib.models.fast import fold_batch_norms
-from lib.transforms import eval_pixels, eval_resize, normalize, open_rgb
+from lib.recipe import Recipe
+from lib.transforms import eval_pixels, normalize, open_rgb
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +174,9 @@ def test_pictures_are_prepared_as_for_evaluation_and_compared(
     for class_index in range(2):
         write_pictures(folder / f"c{class_index}", 3, channel=class_index, seed=class_index)
     first = open_rgb(folder / "c0" / "0.png")
-    pictures = read_pictures(folder, image_size=SIZE)
+    pictures = read_pictures(folder, Recipe.for_crop(SIZE))
     assert pictures.images.shape == (6, 3, SIZE, SIZE)
-    expected = normalize(eval_pixels(first, resize=eval_resize(SIZE), crop=SIZE))
+    expected = normalize(eval_pixels(first, Recipe.for_crop(SIZE)))
     np.testing.assert_array_equal(pictures.images[0], expected)
     report = export_onnx(
         load_config(tiny_yaml),
@@ -203,7 +204,7 @@ def test_pictures_behind_links_and_without_ending_are_compared_too(tmp_path: Pat
     write_pictures(tmp_path / "pictures" / "c1", 1)
     (tmp_path / "pictures" / "c1" / "0.png").rename(tmp_path / "pictures" / "c1" / "without")
     (tmp_path / "pictures" / "c0").symlink_to(tmp_path / "elsewhere")
-    assert len(read_pictures(tmp_path / "pictures", image_size=SIZE).images) == 3
+    assert len(read_pictures(tmp_path / "pictures", Recipe.for_crop(SIZE)).images) == 3
 
 
 @pytest.mark.parametrize(
@@ -229,12 +230,12 @@ def test_of_many_pictures_an_even_choice_is_compared(
 
 def test_pictures_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
-        read_pictures(tmp_path / "absent", image_size=SIZE)
+        read_pictures(tmp_path / "absent", Recipe.for_crop(SIZE))
     with pytest.raises(FileNotFoundError, match="holds no picture"):
-        read_pictures(tmp_path, image_size=SIZE)
+        read_pictures(tmp_path, Recipe.for_crop(SIZE))
     (tmp_path / "broken.jpg").write_text("no picture")
     with pytest.raises(ValueError, match=r"--verify_images: .*broken.jpg can't be read") as error:
-        read_pictures(tmp_path, image_size=SIZE)
+        read_pictures(tmp_path, Recipe.for_crop(SIZE))
     assert "\n" not in str(error.value)
 
 

@@ -35,7 +35,8 @@ from lib.offline_infer.inputs import Sample, find_tensor_files, natural_key
 from lib.offline_infer.model import ModelDescription, RunTime, TensorSpec
 from lib.offline_infer.outputs import OutputFolder
 from lib.offline_infer.sources import LoadedBatch, TensorFiles
-from lib.transforms import eval_pixels, normalize, open_rgb, recipe
+from lib.recipe import Recipe
+from lib.transforms import eval_pixels, normalize, open_rgb
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_two_samples_a_file_are_pointed_out(infer, tmp_path):
     make_model(tmp_path / "model.onnx", kind="half")
     make_bins(tmp_path / "bins", 2)
     assert "[WARN] a batch of 4 takes 2 of these files" in infer().stdout
-    note = {"recipe": recipe(SIZE)}
+    note = {"recipe": Recipe.for_crop(SIZE).as_json()}
     (tmp_path / "bins" / "preprocess.json").write_text(json.dumps(note))
     assert_refused(infer(), "float32", "float16")
 
@@ -100,12 +101,12 @@ def test_two_samples_a_file_are_pointed_out(infer, tmp_path):
 def test_bins_of_another_recipe_than_the_models_are_refused(ready, infer, tmp_path):
     """Pitfall 33."""
     note = tmp_path / "bins" / "preprocess.json"
-    metadata = {"hrnet.recipe": json.dumps(recipe(SIZE))}
+    metadata = {"hrnet.recipe": json.dumps(Recipe.for_crop(SIZE).as_json())}
     make_model(tmp_path / "model.onnx", metadata=metadata)
-    note.write_text(json.dumps({"model": "hrnet", "recipe": recipe(SIZE)}))
+    note.write_text(json.dumps({"model": "hrnet", "recipe": Recipe.for_crop(SIZE).as_json()}))
     assert infer().returncode == 0
-    note.write_text(json.dumps({"recipe": recipe(SIZE) | {"resize": 8}}))
-    assert_refused(infer(), "resize=8", "resize=9", tmp_path / "bins")
+    note.write_text(json.dumps({"recipe": Recipe.for_crop(SIZE).as_json() | {"resize": 8}}))
+    assert_refused(infer(), "resize 8 for 9", tmp_path / "bins")
     note.write_text("{")
     assert_refused(infer(), "preprocess.json is damaged")
 
@@ -127,7 +128,7 @@ def test_several_devices_share_the_files(ready, run_separately, tmp_path):
 
 def test_pictures_give_what_their_bins_give(infer, tmp_path):
     """Pitfall 33: one preprocessing."""
-    metadata = {"hrnet.recipe": json.dumps(recipe(SIZE))}
+    metadata = {"hrnet.recipe": json.dumps(Recipe.for_crop(SIZE).as_json())}
     make_model(tmp_path / "model.onnx", metadata=metadata)
     rng = np.random.default_rng(2)
     images = []
@@ -135,7 +136,7 @@ def test_pictures_give_what_their_bins_give(infer, tmp_path):
         path = tmp_path / "pictures" / folder / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(path)
-        images.append(normalize(eval_pixels(open_rgb(path), resize=9, crop=SIZE)))
+        images.append(normalize(eval_pixels(open_rgb(path), Recipe(resize=9, crop=SIZE))))
     options = ["--input_images", tmp_path / "pictures"]
     assert infer(*options, inputs=None).returncode == 0
     found = results(tmp_path / "out" / "run")
@@ -156,9 +157,29 @@ def test_pictures_give_what_their_bins_give(infer, tmp_path):
     assert set(results(tmp_path / "out" / "run")) == {f"{n}_0.bin" for n in (0, 2, 3, 4)}
     assert "(4 images in " in done.stdout
 
-    recipe_of_others = recipe(SIZE) | {"mean": [0.5, 0.5, 0.5]}
-    make_model(tmp_path / "model.onnx", metadata={"hrnet.recipe": json.dumps(recipe_of_others)})
-    assert_refused(infer(*options, inputs=None), "0.5, 0.5, 0.5", "--input")
+
+def test_pictures_are_prepared_by_the_models_own_recipe(infer, tmp_path):
+    recipe = Recipe(
+        resize=12, crop=SIZE, interpolation="bicubic", mean=(0.5, 0.5, 0.5), channels="BGR"
+    )
+    metadata = {"hrnet.recipe": json.dumps(recipe.as_json())}
+    make_model(tmp_path / "model.onnx", metadata=metadata)
+    noise = np.random.default_rng(2).integers(0, 256, (20, 30, 3), np.uint8)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(noise).save(tmp_path / "pictures" / "0.png")
+    small = Image.fromarray(noise).resize((18, 12), Image.Resampling.BICUBIC)
+    margins = ((18 - SIZE) // 2, (12 - SIZE) // 2)
+    cut = np.array(small.crop((*margins, margins[0] + SIZE, margins[1] + SIZE)), np.float32)
+    image = ((cut / 255)[:, :, ::-1] - 0.5) / np.float32(recipe.std)
+    assert infer("--input_images", tmp_path / "pictures", inputs=None).returncode == 0
+    found = results(tmp_path / "out" / "run")["0_0.bin"].ravel()
+    [logits] = expected(image.transpose(2, 0, 1)[None])
+    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
+
+    recipe = Recipe.for_crop(2 * SIZE)
+    make_model(tmp_path / "model.onnx", metadata={"hrnet.recipe": json.dumps(recipe.as_json())})
+    said = f"{2 * SIZE} x {2 * SIZE}"
+    assert_refused(infer("--input_images", tmp_path / "pictures", inputs=None), said, "--input")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from PIL import Image
 
 from lib.offline import pixels
 from lib.offline.pixels import eval_crop, load_rgb
-from lib.transforms import center_crop, eval_resize, open_rgb, resize_short_side
+from lib.recipe import eval_resize
+from lib.transforms import center_crop, open_rgb, resize_short_side
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -22,8 +22,9 @@ from lib.offline import preprocess as module
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
 from lib.offline.record import Target
 from lib.pictures import Sources
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
 from lib.run_folder import lock
-from lib.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_pixels, eval_resize, open_rgb, recipe
+from lib.transforms import eval_pixels, open_rgb
 
 SCRIPT = "imagenet_torch_preprocess.py"
 NATURAL77 = Path(__file__).parents[3] / "shared" / "data" / "natural77.tar"
@@ -93,23 +94,28 @@ def test_files_of_natural_photos_are_bit_equal_to_torchvision_and_to_evaluation(
         assert len(content) == 602_112
         planes = np.frombuffer(content, "<f4").reshape(3, 224, 224)
         np.testing.assert_array_equal(planes, torchvision_planes(path, 224))
-        pixels = torch.from_numpy(eval_pixels(open_rgb(path), resize=256, crop=224))
+        pixels = torch.from_numpy(eval_pixels(open_rgb(path), Recipe()))
         np.testing.assert_array_equal(planes, Normalize()(pixels[None])[0].numpy())
 
 
 def test_the_recipe_is_what_the_network_is_fed():
     """Pitfall 33: the constants stand once, and files keep them to compare."""
-    assert recipe(224) == {
-        "resize": 256,
-        "crop": 224,
-        "interpolation": "bilinear",
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "channels": "RGB",
-        "layout": "CHW",
-        "dtype": "float32",
-    }
-    assert json.loads(json.dumps(recipe(224))) == recipe(224) != recipe(192)
+    assert (
+        Recipe().as_json()
+        == Recipe.for_crop(224).as_json()
+        == {
+            "orientation": "ignore",
+            "resize": 256,
+            "crop": 224,
+            "interpolation": "bilinear",
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+            "channels": "RGB",
+            "layout": "CHW",
+            "dtype": "float32",
+        }
+    )
+    assert Recipe.from_json(json.loads(json.dumps(Recipe().as_json())), where="") == Recipe()
 
 
 def test_what_a_file_is_decides_and_not_its_ending(tmp_path):
@@ -283,7 +289,7 @@ def test_the_record_says_how_and_from_what(tmp_path):
     stats = [(source / name).stat() for name in ("00.png", "01.png")]
     assert content == {
         "model": "hrnet",
-        "recipe": recipe(8),
+        "recipe": Recipe.for_crop(8).as_json(),
         "num_images": 2,
         "root": str(source.resolve()),
         "sources": {

@@ -19,7 +19,7 @@ from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.offline.uint8_bins import uint8_recipe, write_uint8_bins
 from lib.offline_infer.inputs import check_recipe
 from lib.offline_infer.model import ModelDescription, TensorSpec
-from lib.transforms import recipe
+from lib.recipe import Recipe
 
 SIDE, BYTES = 64, 3 * 72 * 72
 
@@ -73,7 +73,7 @@ def test_files_are_recorded_and_may_be_written_again(source: Path, tmp_path: Pat
     assert paths == {"0": "0.png", "x.y": "c1/x.y.png"}
     assert (made["model"], made["num_images"], made["failed"]) == ("hrnet", 2, {})
     changed = {"crop": 72, "mean": None, "std": None, "layout": "HWC", "dtype": "uint8"}
-    assert made["recipe"] == recipe(SIDE) | changed
+    assert made["recipe"] == Recipe.for_crop(SIDE).as_json() | changed
 
 
 def test_inference_refuses_them_for_a_model_of_normalised_pictures(
@@ -81,8 +81,10 @@ def test_inference_refuses_them_for_a_model_of_normalised_pictures(
 ) -> None:
     write_uint8_bins(source, tmp_path / "bins", side=SIDE)
     floats = TensorSpec("image", (1, 3, SIDE, SIDE), np.dtype(np.float32))
-    model = ModelDescription(tmp_path / "m.onnx", (floats,), recipe(SIDE))
-    with pytest.raises(ValueError, match="made with crop=72, but .*m.onnx wants crop=64"):
+    model = ModelDescription(tmp_path / "m.onnx", (floats,), Recipe.for_crop(SIDE))
+    with pytest.raises(
+        ValueError, match=r"otherwise than .*m.onnx wants them \(crop 72 for 64, mean none for"
+    ):
         check_recipe(tmp_path / "bins", model)
     silent = ModelDescription(tmp_path / "m.onnx", (floats,), None)
     with pytest.raises(ValueError, match="are uint8, but .*m.onnx takes float32"):

@@ -25,7 +25,7 @@ from lib.offline_infer import openvino_session
 from lib.offline_infer.model import ModelDescription, TensorSpec
 from lib.offline_infer.openvino_session import OpenVinoSession, _num_parts, computes_in_bf16
 from lib.onnx_file import RECIPE_KEY
-from lib.transforms import recipe
+from lib.recipe import Recipe
 
 pytest.importorskip("openvino")
 
@@ -54,7 +54,7 @@ def opened(path: Path, *, batch: int, num_threads: int = 2) -> OpenVinoSession:
     return OpenVinoSession(path, dynamic_batch=batch, num_threads=num_threads, precision="fp32")
 
 
-EXPORTED_HERE = {RECIPE_KEY: json.dumps(recipe(SIZE))}
+EXPORTED_HERE = {RECIPE_KEY: json.dumps(Recipe.for_crop(SIZE).as_json())}
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
@@ -99,7 +99,7 @@ def test_parts_are_equal_not_small_and_leave_no_thread_idle(
 ) -> None:
     image = TensorSpec("image", (batch, *SHAPE), np.dtype(np.float32))
     other = TensorSpec("scale", (1,), np.dtype(np.float32))
-    ours = ModelDescription(Path(), (image,), recipe(SIZE))
+    ours = ModelDescription(Path(), (image,), Recipe.for_crop(SIZE))
     assert _num_parts(ours, num_threads) == num_parts
     assert _num_parts(replace(ours, inputs=(image, other)), num_threads) == 1
     assert _num_parts(replace(ours, recipe=None), num_threads) == 1

@@ -12,6 +12,7 @@ from lib.data.lists import read_val
 from lib.offline import labels, preprocess
 from lib.offline_infer import inputs
 from lib.pictures import find_pictures, find_sources, network_input
+from lib.recipe import Recipe
 from lib.transforms import eval_pixels, normalize, open_rgb
 
 
@@ -49,11 +50,11 @@ def test_a_networks_input_is_evaluations_and_an_unreadable_picture_is_named(
 ) -> None:
     write_pictures(tmp_path, 1)
     path = tmp_path / "0.png"
-    expected = normalize(eval_pixels(open_rgb(path), resize=36, crop=32))
-    assert np.array_equal(network_input(path, resize=36, crop=32), expected)
+    expected = normalize(eval_pixels(open_rgb(path), Recipe.for_crop(32)))
+    assert np.array_equal(network_input(path, Recipe.for_crop(32)), expected)
     path.write_text("no picture")
     with pytest.raises(ValueError, match="0.png can't be read: UnidentifiedImageError") as error:
-        network_input(path, resize=36, crop=32)
+        network_input(path, Recipe.for_crop(32))
     assert "\n" not in str(error.value)
 
 

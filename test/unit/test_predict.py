@@ -23,7 +23,8 @@ from lib.models.guess import guess_arch, guess_spec
 from lib.models.hrnet import ARCHS, build_hrnet
 from lib.predict import cam, writing
 from lib.predict.inputs import expand
-from lib.transforms import eval_pixels, eval_resize, normalize, open_rgb
+from lib.recipe import Recipe
+from lib.transforms import eval_pixels, normalize, open_rgb
 
 PREDICT = "tools/predict.py"
 NAMES = ("cat", "dog, hot", "owl")
@@ -53,7 +54,7 @@ def run(network: torch.nn.Module, tiny_yaml: Path, tmp_path: Path) -> Path:
 
 def shares_of(path: str | Path, network: torch.nn.Module) -> torch.Tensor:
     """The softmax of one picture, computed by hand."""
-    pixels = eval_pixels(open_rgb(path), resize=eval_resize(64), crop=64)
+    pixels = eval_pixels(open_rgb(path), Recipe.for_crop(64))
     with torch.no_grad():
         return network(torch.from_numpy(normalize(pixels))[None]).softmax(1)[0]
 

@@ -21,9 +21,10 @@ from PIL import Image
 from lib import quantize
 from lib.ascend import PROBLEM, check_model
 from lib.cli import PartlyFailed
-from lib.onnx_file import crop_of, metadata_of, opset_of
+from lib.onnx_file import metadata_of, opset_of, recipe_of
 from lib.quantize import convert, half, run, sessions
 from lib.quantize.pictures import PictureSet
+from lib.recipe import Recipe
 from lib.transforms import eval_pixels, normalize, open_rgb
 
 QUANTIZE = "tools/quantize_onnx.py"
@@ -69,7 +70,7 @@ def test_int8_is_per_channel_qdq_smaller_and_agrees(
     assert any(len(t.dims) == 1 and t.dims[0] > 1 for t in scales.values()), "not per channel"
     metadata = {entry.key: entry.value for entry in onnx.load(small).metadata_props}
     assert metadata["hrnet.profile"] == "int8"
-    assert crop_of(metadata, small) == (73, 64)
+    assert recipe_of(metadata, small) == Recipe.for_crop(64)
     onnx.checker.check_model(str(small), full_check=True)
     cost = quantize.compare(model, small, quantize.calibration_pictures(flat))
     assert f"same class for {cost.num_agreeing} of 27 pictures" in done.stdout
@@ -309,8 +310,8 @@ def test_a_stray_picture_beside_class_folders_is_named(tmp_path: Path) -> None:
 
 def test_pictures_are_what_evaluation_feeds_the_network_to_the_bit(tiny_data: Path) -> None:
     pictures = quantize.calibration_pictures(tiny_data / "val")
-    expected = [normalize(eval_pixels(open_rgb(p.path), resize=73, crop=64)) for p in pictures]
-    assert np.array_equal(sessions.load(pictures, (73, 64)), np.stack(expected))
+    expected = [normalize(eval_pixels(open_rgb(p.path), Recipe.for_crop(64))) for p in pictures]
+    assert np.array_equal(sessions.load(pictures, Recipe.for_crop(64)), np.stack(expected))
 
 
 def cut_short(path: Path) -> None:
@@ -470,7 +471,7 @@ def test_calibration_fills_a_fixed_batch_with_pictures_of_its_own(model: Path, f
     batches = list(iter(reader.get_next, None))
     assert [len(batch["image"]) for batch in batches] == [8, 8, 8, 8]
     images = np.concatenate([batch["image"] for batch in batches])
-    expected = sessions.load(pictures, (73, 64))
+    expected = sessions.load(pictures, Recipe.for_crop(64))
     assert np.array_equal(images[:27], expected)
     assert all(np.array_equal(image, images[24]) for image in images[27:])
 
