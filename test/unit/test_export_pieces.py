@@ -221,10 +221,10 @@ def test_of_many_pictures_an_even_choice_is_compared(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_pictures(tmp_path, 7)
-    everything = read_pictures(tmp_path, image_size=32).images
+    everything = read_pictures(tmp_path, Recipe.for_crop(32)).images
     monkeypatch.setattr(verify, "MAX_PICTURES", 3)
     np.testing.assert_array_equal(
-        read_pictures(tmp_path, image_size=32).images, everything[[0, 2, 4]]
+        read_pictures(tmp_path, Recipe.for_crop(32)).images, everything[[0, 2, 4]]
     )
 
 
