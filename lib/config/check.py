@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from yacs.config import CfgNode
 
+from lib.checked import shown
+
 CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),
     "DATASET.DECODER": ("auto", "fast", "pillow"),
@@ -22,35 +24,40 @@ CHOICES = {
     "TRAIN.WIDTH_MULTIPLE": (1, 8, 16, 32),
 }
 _WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile
-_MINIMUM = {
-    "WORKERS": -1,
-    "PRINT_FREQ": 1,
-    "SEED": 0,
-    "MODEL.NUM_CLASSES": 0,
-    "TRAIN.BATCH_SIZE_PER_GPU": 1,
-    "TRAIN.END_EPOCH": 1,
-    "TRAIN.LR": 0.0,
-    "TRAIN.LR_FACTOR": 0.0,
-    "TRAIN.LR_MIN": 0.0,
-    "TRAIN.LR_POWER": 0.0,
-    "TRAIN.WARMUP_EPOCHS": 0.0,
-    "TRAIN.HEAD_LR_FACTOR": 0.0,
-    "TRAIN.CLIP_GRAD_NORM": 0.0,
-    "TRAIN.EARLY_STOP": 0,
-    "TRAIN.WD": 0.0,
-    "TRAIN.MOMENTUM": 0.0,
-    "TRAIN.ACCUM_STEPS": 1,
-    "TRAIN.SAVE_EVERY_STEPS": 0,
-    "TEST.BATCH_SIZE_PER_GPU": 1,
-    "TEST.IMAGE_SIZE": 0,
-    "TEST.RESIZE": 0,
-    "DATASET.BAD_IMAGES_MAX_SHARE": 0.0,
-    "DATASET.VAL_SHARE": 0.0,
-    "DATASET.SPLIT_SEED": 0,
-    "AUG.MIXUP": 0.0,
-    "AUG.CUTMIX": 0.0,
-    "TRAIN.LABEL_SMOOTHING": 0.0,
+_ANY = 10**9  # a bound for rates and counts that have no natural one; far from where floats end
+_LONGEST, _LARGEST_SIDE = 10**6, 4096  # in epochs, in pixels
+_RANGES = {  # (least, most); more is a slip of the finger, or memory that no machine has
+    "WORKERS": (-1, 1024),
+    "PRINT_FREQ": (1, _ANY),
+    "SEED": (0, 2**63 - 1),
+    "MODEL.NUM_CLASSES": (0, 10**6),
+    "TRAIN.BATCH_SIZE_PER_GPU": (1, 2**16),
+    "TRAIN.END_EPOCH": (1, _LONGEST),
+    "TRAIN.LR": (0.0, _ANY),
+    "TRAIN.LR_FACTOR": (0.0, 1000),
+    "TRAIN.LR_MIN": (0.0, _ANY),
+    "TRAIN.LR_POWER": (0.0, 1000),
+    "TRAIN.WARMUP_EPOCHS": (0.0, _LONGEST),
+    "TRAIN.HEAD_LR_FACTOR": (0.0, _ANY),
+    "TRAIN.CLIP_GRAD_NORM": (0.0, _ANY),
+    "TRAIN.EARLY_STOP": (0, _LONGEST),
+    "TRAIN.WD": (0.0, _ANY),
+    "TRAIN.MOMENTUM": (0.0, 1),
+    "TRAIN.ACCUM_STEPS": (1, 2**16),
+    "TRAIN.SAVE_EVERY_STEPS": (0, _ANY),
+    "TEST.BATCH_SIZE_PER_GPU": (1, 2**16),
+    "TEST.IMAGE_SIZE": (0, _LARGEST_SIDE),
+    "TEST.RESIZE": (0, 2 * _LARGEST_SIDE),
+    "DATASET.BAD_IMAGES_MAX_SHARE": (0.0, 1),
+    "DATASET.VAL_SHARE": (0.0, 1),
+    "DATASET.SPLIT_SEED": (0, 2**63 - 1),
+    "AUG.MIXUP": (0.0, 1000),
+    "AUG.CUTMIX": (0.0, 1000),
+    "TRAIN.LABEL_SMOOTHING": (0.0, 1),
+    "DISTILL.TEMPERATURE": (0.0, 1000),
 }
+_MOST_OPERATIONS = 100
+_MOST_PIXELS = 2**32  # of a batch; as float32 they take 48 GiB
 _PROBABILITIES = ("AUG.HFLIP", "AUG.ERASE", "AUG.MIX_PROB", "AUG.MIX_SWITCH_PROB")
 
 
@@ -76,24 +83,29 @@ def check(config: CfgNode) -> None:
     for path, value in leaves(config):
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-            raise ValueError(f"{path}: {value} is not a finite number: give one")
+            raise ValueError(f"{path}: {shown(value)} is not a finite number: give one")
     for path, allowed in CHOICES.items():
         if value_at(config, path) not in allowed:
             choices = ", ".join(map(str, allowed))
-            raise ValueError(f"{path}: {value_at(config, path)!r} is not one of {choices}")
-    for path, minimum in _MINIMUM.items():
-        if not value_at(config, path) >= minimum:  # type: ignore[operator]
-            raise ValueError(f"{path}: {value_at(config, path)!r} is below {minimum}")
+            raise ValueError(f"{path}: {shown(value_at(config, path))} is not one of {choices}")
+    for path, (least, most) in _RANGES.items():
+        value = value_at(config, path)
+        if not value >= least:  # type: ignore[operator]
+            raise ValueError(f"{path}: {shown(value)} is below {least:g}")
+        if not value <= most:  # type: ignore[operator]
+            raise ValueError(f"{path}: {shown(value)} is above {most}, the most that is allowed")
     size = config.MODEL.IMAGE_SIZE
-    if len(size) != 2 or size[0] != size[1] or size[0] % 32 or size[0] < 32:
+    if len(size) != 2 or size[0] != size[1] or size[0] % 32 or not 32 <= size[0] <= _LARGEST_SIDE:
         raise ValueError(
-            f"MODEL.IMAGE_SIZE: {list(size)} must be two equal multiples of 32, such as [224, 224]"
+            f"MODEL.IMAGE_SIZE: {shown(list(size))} must be two equal multiples of 32, such as "
+            f"[224, 224], up to {_LARGEST_SIDE}"
         )
     side, short_side = config.TEST.IMAGE_SIZE, config.TEST.RESIZE
     if side % 32:
         raise ValueError(
             f"TEST.IMAGE_SIZE: {side} must be a multiple of 32, or 0 for MODEL.IMAGE_SIZE"
         )
+    _check_pixels(config)
     if 0 < short_side < (side or size[0]):
         raise ValueError(
             f"TEST.RESIZE: {short_side} is below the crop of {side or size[0]} pixels: give as "
@@ -122,8 +134,22 @@ def check(config: CfgNode) -> None:
         )
     _check_optimising(config.TRAIN)
     steps = config.TRAIN.LR_STEP
-    if any(step < 1 for step in steps) or sorted(set(steps)) != list(steps):
-        raise ValueError(f"TRAIN.LR_STEP: {steps} must be rising epochs >= 1, such as [30, 60, 90]")
+    if any(not 1 <= step <= _LONGEST for step in steps) or sorted(set(steps)) != list(steps):
+        raise ValueError(
+            f"TRAIN.LR_STEP: {shown(steps)} must be rising epochs >= 1, such as [30, 60, 90]"
+        )
+
+
+def _check_pixels(config: CfgNode) -> None:
+    """Raise ValueError for batches that fit into no memory, though side and number might."""
+    train, test = config.MODEL.IMAGE_SIZE[0], config.TEST.IMAGE_SIZE or config.MODEL.IMAGE_SIZE[0]
+    for block, side in (("TRAIN", train), ("TEST", test)):
+        number = config[block].BATCH_SIZE_PER_GPU
+        if number * side**2 > _MOST_PIXELS:
+            raise ValueError(
+                f"{block}.BATCH_SIZE_PER_GPU: {number} pictures of {side} x {side} do not fit into "
+                f"memory: {_MOST_PIXELS // side**2} at most"
+            )
 
 
 def _check_optimising(train: CfgNode) -> None:
@@ -160,10 +186,10 @@ def _check_recipe(config: CfgNode) -> None:
     """Check what the losses, RandAugment and distillation are asked for."""
     train, distill = config.TRAIN, config.DISTILL
     settings = config.AUG.RANDAUGMENT
-    if len(settings) != 2 or settings[0] < 1 or not 0 <= settings[1] <= 30:
+    if len(settings) != 2 or not 1 <= settings[0] <= _MOST_OPERATIONS or not 0 <= settings[1] <= 30:
         raise ValueError(
-            f"AUG.RANDAUGMENT: {settings} must be [operations >= 1, strength in 0..30], such as "
-            "[2, 9]"
+            f"AUG.RANDAUGMENT: {shown(settings)} must be [operations >= 1, strength in 0..30], "
+            f"such as [2, 9], with {_MOST_OPERATIONS} operations at most"
         )
     if train.LABEL_SMOOTHING >= 1:
         raise ValueError(f"TRAIN.LABEL_SMOOTHING: {train.LABEL_SMOOTHING} must be below 1")

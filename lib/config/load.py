@@ -7,15 +7,23 @@ each other's settings.
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from yacs.config import CfgNode
 
+from lib.checked import shown
 from lib.config.check import check, leaves
 from lib.config.defaults import LEGACY_KEYS, OFFICIAL_NAME, default_config
+from lib.config.overrides import tree_of
+from lib.config.yaml_text import NotYamlError, read_yaml
+from lib.readable import readable
+
+_MAX_BYTES = 2**20  # of an experiment file; those of this repository have two thousand
+_DECIMAL = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|inf|nan)", re.IGNORECASE)
+_PLAIN_KEY = re.compile(r"[\w.]{1,80}", re.ASCII)
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
@@ -33,7 +41,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> CfgN
         for layer_path, layer in _layers(Path(path), seen=()):
             ignored += _drop_official_resume(layer)
             ignored += _merge(config, layer, defaults=defaults, source=str(layer_path))
-    overriding = _tree_of(overrides, defaults)
+    overriding = tree_of(overrides, defaults)
     ignored += _merge(config, overriding, defaults=defaults, source="command line")
     if ignored:
         names = ", ".join(dict.fromkeys(ignored))
@@ -52,18 +60,32 @@ def _layers(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str
         raise ValueError(f"{path}: _BASE_ leads back to this file")
     if not path.is_file():
         raise FileNotFoundError(f"no such experiment file: {path}")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable yaml: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
+    tree = _read(path)
     base = tree.pop("_BASE_", None)
     if base is not None:
         if not isinstance(base, str):
-            raise ValueError(f"{path}: _BASE_ must be the path of one yaml file, not {base!r}")
+            raise ValueError(f"{path}: _BASE_ must be the path of one yaml file, not {shown(base)}")
         yield from _layers(path.parent / base, (*seen, path.resolve()))
     yield path, tree
+
+
+def _read(path: Path) -> dict[str, object]:
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes and an experiment {_MAX_BYTES} at most: "
+            "is it the right file?"
+        )
+    try:
+        tree = read_yaml(path.read_text(encoding="utf-8"))
+    except (NotYamlError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable yaml: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: a mapping of keys is needed, not a {type(tree).__name__}")
+    return tree
 
 
 def _drop_official_resume(tree: dict[str, object]) -> list[str]:
@@ -77,33 +99,6 @@ def _drop_official_resume(tree: dict[str, object]) -> list[str]:
     if is_official and isinstance(train, dict) and train.pop("RESUME", False):
         return ["TRAIN.RESUME (ask for it with --auto_resume)"]
     return []
-
-
-def _tree_of(overrides: Sequence[str], defaults: CfgNode) -> dict[str, object]:
-    if len(overrides) % 2:
-        raise ValueError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no partner")
-    tree: dict[str, object] = {}
-    for key, text in zip(overrides[::2], overrides[1::2], strict=True):
-        *parents, leaf = key.split(".")
-        node = tree
-        for parent in parents:
-            child = node.setdefault(parent, {})
-            if not isinstance(child, dict):
-                raise ValueError(f"override {key}: {parent} was given a value before")
-            node = child
-        try:
-            node[leaf] = text if _is_text(defaults, key) else yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ValueError(f"override {key}: {text!r} is not a yaml value") from None
-    return tree
-
-
-def _is_text(defaults: CfgNode, path: str) -> bool:
-    # The path of a file may hold what yaml gives a meaning to: ` #`, `: `, brackets, digits alone.
-    node: object = defaults
-    for part in path.split("."):
-        node = node.get(part) if isinstance(node, CfgNode) else None
-    return isinstance(node, str)
 
 
 def _merge(
@@ -121,11 +116,13 @@ def _merge(
         if path in LEGACY_KEYS.split():
             ignored.append(path)
         elif key not in config:
-            raise ValueError(f"{source}: unknown key {path}{_suggestion(path)}")
+            raise ValueError(f"{source}: unknown key {_named(path)}{_suggestion(path)}")
         elif isinstance(config[key], CfgNode):
             branch = {} if value is None else value
             if not isinstance(branch, Mapping):
-                raise ValueError(f"{source}: {path} holds keys of its own, not the value {value!r}")
+                raise ValueError(
+                    f"{source}: {path} holds keys of its own, not the value {shown(value)}"
+                )
             if path == "MODEL.EXTRA":
                 config[key] = _free_form(branch, where=f"{source}: {path}")
             else:
@@ -141,25 +138,36 @@ def _free_form(tree: Mapping[str, object], *, where: str) -> CfgNode:
     try:
         return CfgNode(dict(tree), new_allowed=True)
     except AssertionError as error:  # how yacs refuses a value, such as a date
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{where}: {readable(str(error))}") from None
+
+
+def _named(path: str) -> str:
+    return path if _PLAIN_KEY.fullmatch(path) else shown(path)
 
 
 def _suggestion(path: str) -> str:
     known = [name for name, _ in leaves(default_config())]
+    if path in known:  # in a yaml file
+        *blocks, leaf = path.split(".")
+        return f": write {leaf} into the block {'.'.join(blocks)}"
     # A key on the wrong level (LR for TRAIN.LR) is the commonest slip, so compare last names too.
     same_leaf = [name for name in known if name.split(".")[-1] == path.split(".")[-1].upper()]
-    nearest = same_leaf or difflib.get_close_matches(path.upper(), known, n=1, cutoff=0.4)
+    blocks = sorted({name.split(".")[0] for name in known})
+    nearest = same_leaf or difflib.get_close_matches(
+        path[:80].upper(), [*blocks, *known], n=1, cutoff=0.4
+    )
     return f"; did you mean {nearest[0]}?" if nearest else f"; known keys: {', '.join(known)}"
 
 
 def _coerced(value: object, default: object, *, where: str) -> object:
     """Return `value` with the default's type: whole numbers are rates too, and so is '1e-4'."""
     wanted = type(default)
-    if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+    # Of texts, what is written in ASCII alone: float() would take digits of any script.
+    if wanted is float and (type(value) is int or _is_decimal(value)):
         try:
-            return float(value)
-        except ValueError:
-            pass
+            return float(value)  # type: ignore[arg-type]
+        except OverflowError:
+            raise ValueError(f"{where}: {shown(value)} is not a finite number") from None
     if wanted is str and value is None:
         return ""
     if isinstance(default, list):
@@ -169,10 +177,16 @@ def _coerced(value: object, default: object, *, where: str) -> object:
         if type(value) is type(item_default):
             return [value]
     if type(value) is not wanted:
+        quotes = ": put it in quotes" if wanted is str and isinstance(value, bool) else ""
         raise ValueError(
-            f"{where}: {value!r} is a {type(value).__name__}, {wanted.__name__} is needed"
+            f"{where}: {shown(value)} is a {type(value).__name__}, {wanted.__name__} is needed"
+            f"{quotes}"
         )
     return value
+
+
+def _is_decimal(value: object) -> bool:
+    return isinstance(value, str) and _DECIMAL.fullmatch(value) is not None
 
 
 def default_run_folder(config: CfgNode, config_path: Path | None) -> Path:
