@@ -2,6 +2,9 @@
 
 All sums are integers, so the order of addition cannot change them: two processes give the numbers
 of one. They stay on the device until `read` is called, once a log interval.
+
+A class that shares its score with another comes behind it: a network that can't tell classes apart
+is not right by their order.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ _LOSS_UNIT = 2**20  # losses are summed in steps of 2**-20, finer than float32 a
 _LARGEST_LOSS = 2**20  # of an image; more counts as this, so that 2**23 images fit into an int64
 _SCALE_UNIT = 2**16
 _NO_STEP = 2**62
+_NO_PLACE = 2**31
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,15 @@ class Reading:
     first_bad_step: int | None  # the first step with a loss that is not finite
 
 
+def places_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return how many classes come before the right one: int64, N long, for logits N x C.
+
+    Equal ones do. Where any of an image's logits is NaN it is more than there are classes.
+    """
+    num_at_least = (logits >= logits.gather(1, targets.unsqueeze(1))).sum(dim=1)
+    return torch.where(logits.isnan().any(dim=1), _NO_PLACE, num_at_least) - 1
+
+
 class Meter:
     """Running sums on the device."""
 
@@ -83,15 +96,14 @@ class Meter:
         self, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor, *, step: int
     ) -> None:
         """Add a batch: logits N x C, targets N (int64), losses N (float32). No host sync."""
-        num_classes = logits.shape[1]
-        best = logits.topk(min(5, num_classes), dim=1).indices
-        hits = best == targets.unsqueeze(1)
+        places = places_of(logits, targets)
         finite = torch.isfinite(losses)
         summable = torch.where(finite, losses, 0.0).clamp(max=_LARGEST_LOSS)
         units = summable.mul(_LOSS_UNIT).round().to(torch.int64)
         num_bad = (~finite).sum()
         self._num_images += len(targets)
-        self._sums += torch.stack([hits[:, 0].sum(), hits.sum(), units.sum(), num_bad])
+        hits = [(places < 1).sum(), (places < 5).sum()]
+        self._sums += torch.stack([*hits, units.sum(), num_bad])
         this_step = torch.where(num_bad > 0, step, _NO_STEP)
         self._first_bad_step = torch.minimum(self._first_bad_step, this_step)
 

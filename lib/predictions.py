@@ -49,9 +49,10 @@ class PredictionRecorder:
     def add(self, indices: Sequence[int], logits: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch: places in the image list, logits N x C (float32), targets N (int64)."""
         assert len(indices) == len(targets), "each image of a batch has a place in the list"
-        shares, classes = logits.softmax(dim=1).topk(min(NUM_KEPT, logits.shape[1]), dim=1)
+        scores, classes = logits.topk(min(NUM_KEPT, logits.shape[1]), dim=1)
+        shares = logits.softmax(dim=1).gather(1, classes)
         self._indices += indices
-        self._kept.append((targets, classes, shares))
+        self._kept.append((targets, _tied_ones_first(classes, scores, targets), shares))
 
     def read(self) -> Predictions | None:
         """Return this rank's predictions; None where there are none."""
@@ -59,6 +60,20 @@ class PredictionRecorder:
             return None
         targets, classes, shares = (torch.cat(c).cpu() for c in zip(*self._kept, strict=True))
         return Predictions(torch.tensor(self._indices), targets, classes, shares)
+
+
+def _tied_ones_first(
+    classes: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Return `classes` with the right one in second place where it shares the first with another.
+
+    It is counted as wrong then, see `lib.metrics`.
+    """
+    if classes.shape[1] < 2:
+        return classes
+    is_shared = (scores[:, 0] == scores[:, 1]) & (classes[:, 0] == targets)
+    first_two = torch.where(is_shared.unsqueeze(1), classes[:, :2].flip(1), classes[:, :2])
+    return torch.cat([first_two, classes[:, 2:]], dim=1)
 
 
 def merged(shares: Sequence[Predictions | None]) -> Predictions | None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.metrics import Meter, Metrics
+from lib.metrics import Meter, Metrics, places_of
 
 CPU = torch.device("cpu")
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
@@ -89,11 +89,29 @@ def test_top5_of_up_to_five_classes_is_all_of_them(num_classes):
     assert measured(batch(8, num_classes)).accuracy_top5 == 100.0
 
 
-def test_a_tie_counts_once():
-    logits, targets = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+@pytest.mark.parametrize("num_classes", [3, 7])
+def test_a_network_that_cannot_tell_classes_apart_is_never_right(num_classes):
+    """Fault S7: the order of equal scores is no answer."""
+    logits, targets = torch.zeros(4, num_classes), torch.tensor([0, 1, 2, 0])
     metrics = measured((logits, targets, torch.ones(4)))
-    assert metrics.num_correct_top1 in (1, 2)
-    assert metrics.num_correct_top5 == 4
+    assert metrics.num_correct_top1 == 0
+    assert metrics.num_correct_top5 == (4 if num_classes <= 5 else 0)
+
+
+def test_a_tie_for_the_first_place_is_right_from_the_second_on():
+    """Fault S7."""
+    logits = torch.tensor([[9.0, 9, 0, 0, 0, 0], [9, 8, 8, 8, 8, 8]])
+    assert places_of(logits, torch.tensor([0, 5])).tolist() == [1, 5]
+    assert places_of(logits.flip(0), torch.tensor([0, 2])).tolist() == [0, 5]
+
+
+def test_images_with_nan_among_their_scores_are_never_right():
+    """Fault S8."""
+    logits = torch.full((3, 4), math.nan)
+    logits[1:, 1:] = 0
+    logits[2, 1] = 9
+    metrics = measured((logits, torch.tensor([0, 1, 1]), torch.full((3,), math.nan)))
+    assert (metrics.num_correct_top1, metrics.num_correct_top5) == (0, 0)
 
 
 def test_nothing_is_a_loss_of_nan_and_no_accuracy():

@@ -43,3 +43,14 @@ def test_the_confusion_matrix_counts_true_by_predicted() -> None:
     whole = merged([recorder.read()])
     assert whole is not None
     assert whole.confusion(3).blocks(1).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_a_tie_for_the_first_place_is_no_right_answer() -> None:
+    """Fault S7: the table and the accuracy are of one mind, whichever output comes first."""
+    recorder = PredictionRecorder()
+    logits = torch.tensor([[9.0, 9, 0], [9, 9, 0], [9, 0, 0]])
+    recorder.add([0, 1, 2], logits, torch.tensor([0, 1, 0]))
+    whole = merged([recorder.read()])
+    assert whole is not None
+    assert whole.classes[:, :2].tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert (whole.classes[:, 0] == whole.targets).tolist() == [False, False, True]
