@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.files import write_atomically
+from lib.readable import readable
 
 LABEL_FORM = "'<file> <class number, from 0>'"
+_MAX_SHOWN = 200
+_MAX_DIGITS = 9  # of a class number; those of longer ones are a mistake
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ def read_label_lines(path: Path, *, form: str = LABEL_FORM) -> Iterator[LabelLin
     Raises FileNotFoundError, and ValueError that names the line for one of another form or a
     negative class.
     """
-    if not path.exists():
+    if not path.is_file():  # a pipe would keep its reader waiting
         raise FileNotFoundError(f"no such label file: {path}")
     # Bytes that aren't UTF-8 stay what they are in file names, so that the two still match.
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -35,13 +38,20 @@ def read_label_lines(path: Path, *, form: str = LABEL_FORM) -> Iterator[LabelLin
         if not fields:
             continue
         where = f"{path}, line {number}"
-        if len(fields) != 2 or not fields[1].removeprefix("-").isdecimal():
-            raise ValueError(f"{where}: {line.strip()!r} is not of the form {form}")
+        digits = fields[-1].removeprefix("-")
+        if len(fields) != 2 or not (digits.isascii() and digits.isdecimal()):
+            raise ValueError(f"{where}: {line.strip()[:_MAX_SHOWN]!r} is not of the form {form}")
+        name = readable(fields[0])[:_MAX_SHOWN]
         if fields[1].startswith("-"):
             raise ValueError(
-                f"{where}: class {fields[1]} of {fields[0]}: classes are numbered from 0"
+                f"{where}: class {fields[1][:_MAX_SHOWN]} of {name}: classes are numbered from 0"
             )
-        yield LabelLine(where, fields[0], int(fields[1]))
+        if len(digits.lstrip("0")) > _MAX_DIGITS:
+            raise ValueError(
+                f"{where}: class {digits[:_MAX_SHOWN]} of {name}: class numbers have up to "
+                f"{_MAX_DIGITS} digits"
+            )
+        yield LabelLine(where, fields[0], int(digits[-_MAX_DIGITS:]))
 
 
 def write_labels(labels: Mapping[str, int], path: Path) -> None:
