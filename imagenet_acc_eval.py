@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.offline.element_type import ELEMENT_TYPES
 
 
 def main() -> int:
@@ -25,20 +26,30 @@ def main() -> int:
         type=Path,
         help="also draw which class is taken for which",
     )
+    add("--num_outputs", type=int, default=0, help="outputs of the network; 0: as the files say")
+    add(
+        "--dtype",
+        choices=ELEMENT_TYPES,
+        help="element type of .bin files; without it the size and the values tell",
+    )
     args = parser.parse_args()
 
+    from lib.offline.ranking import FileForm
     from lib.offline.scores import ScoreFiles, score_folder, write_scores
 
+    if args.num_outputs < 0:
+        raise ValueError(f"--num_outputs {args.num_outputs}: 1 or more, or 0 for unknown")
     files = ScoreFiles(args.folder / args.name, args.per_class, args.confusion, args.topk)
     files.result.unlink(missing_ok=True)  # of an earlier score; it would pass for this one's
-    scores = score_folder(args.predictions, args.labels)
+    known = FileForm(args.num_outputs, args.dtype or "")
+    scores = score_folder(args.predictions, args.labels, known=known)
     problems = "; ".join(scores.problem_lines())
     if problems and (not args.allow_missing or not scores.num_images):
         raise PartlyFailed(
             f"the predictions are not whole, so there is no score: {problems}. Mend them, or score "
             "the others with --allow-missing"
         )
-    for warning in filter(None, (problems, scores.advice)):
+    for warning in filter(None, (problems, *scores.warnings())):
         print(f"[Warning] {warning}", file=sys.stderr)
     print(write_scores(scores, files))
     return EXIT_OK

@@ -18,6 +18,9 @@ _MIN_GAIN = 20.0
 _MIN_RATIO = 2.0
 # A general renumbering can imitate every simple one, so it has to be better than the best of them.
 _MIN_GAIN_OVER_SIMPLE = 2.0
+# Below this a score is poor where it is near chance's, and of fewer pictures nothing is learnt.
+_DECENT = 50.0
+_MIN_PICTURES_A_CLASS = 4
 _NUM_SHOWN = 5
 
 
@@ -57,6 +60,24 @@ def better_mapping(
     return best if much_better else None
 
 
+def could_not_tell(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> str:
+    """Return why a poor score says nothing of the labels' numbering; '' where it isn't so.
+
+    For where `better_mapping` has found nothing: of a few pictures a class nothing can be learnt.
+    """
+    plain, chance = _percent(labels + offset == outputs), 100.0 / num_outputs
+    num_classes = len(np.unique(labels))
+    is_poor = plain < _DECENT and plain <= max(_MIN_RATIO * chance, _MIN_GAIN)
+    if not is_poor or len(labels) >= _MIN_PICTURES_A_CLASS * num_classes:
+        return ""
+    return (
+        f"top-1 is {plain:.2f}%, where chance gives {chance:.2f}%, and {len(labels)} pictures of "
+        f"{num_classes} classes are too few to tell whether the labels are numbered otherwise than "
+        "the outputs: make the label file with tools/make_labels.py --classes, or score more "
+        "pictures a class"
+    )
+
+
 def _percent(right: npt.NDArray[np.bool_]) -> float:
     return 100.0 * float(right.mean())
 
@@ -93,13 +114,14 @@ def _sorted_as_text(
 
 def _renumbered(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> Mapping:
     halves = _halves(labels)
-    shape = int(labels.max()) + 1, num_outputs
+    classes, places = np.unique(labels, return_inverse=True)  # any number may stand for a class
+    shape = len(classes), num_outputs
     hits = 0
     for half in (halves, ~halves):
-        learnt = _one_to_one(labels[half], outputs[half], shape)
-        hits += int((learnt[labels[~half]] == outputs[~half]).sum())
-    whole = _one_to_one(labels, outputs, shape)
-    moved = [(label, new - offset) for label, new in enumerate(whole) if 0 <= new != label + offset]
+        learnt = _one_to_one(places[half], outputs[half], shape)
+        hits += int((learnt[places[~half]] == outputs[~half]).sum())
+    whole = zip(classes.tolist(), _one_to_one(places, outputs, shape).tolist(), strict=True)
+    moved = [(label, new - offset) for label, new in whole if 0 <= new != label + offset]
     shown = ", ".join(f"{label} as {new}" for label, new in moved[:_NUM_SHOWN])
     return Mapping(
         f"renumber {len(moved)} classes ({shown}, ...): the labels were numbered in another order "

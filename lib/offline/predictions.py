@@ -1,7 +1,7 @@
 """Prediction files as ais_bench and `tools/onnx_infer.py` write them: `<stem>_<output>.<ending>`.
 
-BIN is raw float32, little-endian; NPY is numpy's own; TXT has a line for each row of the last
-dimension, each value as `%f` with a space after it.
+BIN is raw float32, little-endian, unless the model's output is of another type; NPY is numpy's own;
+TXT has a line for each row of the last dimension, each value as `%f` with a space after it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,23 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lib.files import write_atomically
+from lib.offline.npy import read_npy_header
+from lib.readable import readable
 
 FORMATS = ("BIN", "NPY", "TXT")
 ENDINGS = tuple(f".{name.lower()}" for name in FORMATS)
 
-_DEVICE_FOLDER = re.compile(r"device\d+")  # where a run on several devices puts its shares
+# Where a run on several devices puts its results: ours device1, ais_bench device1_0 and the like.
+_DEVICE_FOLDER = re.compile(r"device\d+(_\d+)?")
+_LARGEST_FILE = 2**30
+_BYTES_A_READ = 1 << 20
 _PERCENT_F = re.compile(rb"-?\d+\.\d{6}")
 
 
@@ -31,7 +37,7 @@ def stem_of(name: str) -> str:
 
 
 def prediction_names(folder: Path) -> list[str]:
-    """Paths of the prediction files relative to `folder`, sorted; device0, device1, ... included.
+    """Paths of the prediction files relative to `folder`, sorted; its device folders included.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -53,37 +59,63 @@ def list_predictions(folder: Path) -> list[Path]:
     return [folder / name for name in prediction_names(folder)]
 
 
+def read_whole(path: str | Path) -> bytes:
+    """A regular file's content; tens of thousands are read, and `open` takes twice as long.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is a pipe or a device, which may have no end, or larger than any prediction.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{readable(os.fspath(path))} is no regular file")
+        if status.st_size > _LARGEST_FILE:
+            raise ValueError(f"{readable(os.fspath(path))} is too large: {status.st_size} bytes")
+        parts = [os.read(descriptor, status.st_size + 1)]
+        if len(parts[0]) != status.st_size:  # it grows, or is read in pieces
+            while parts[-1]:
+                parts.append(os.read(descriptor, _BYTES_A_READ))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
 def read_prediction(path: Path) -> npt.NDArray[np.float32]:
     """All values of a file, float32, in one dimension.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it can't be read.
         ValueError: an unknown ending; an empty file; one that is cut short or holds no numbers.
     """
-    return parse_prediction(path.read_bytes(), path.name).astype(np.float32, copy=False)
+    return parse_prediction(read_whole(path), path.name).astype(np.float32, copy=False)
 
 
-def parse_prediction(data: bytes, name: str) -> npt.NDArray[np.floating]:
-    """The values in a file's content, float32 or, from text and wider NPY, float64.
+def parse_prediction(data: bytes, name: str, dtype: str = "float32") -> npt.NDArray[np.floating]:
+    """The values in a file's content, in one dimension: float64 from text and wider elements.
 
     Args:
         data: the content.
         name: of the file; its ending tells the format.
+        dtype: of the elements of .bin files, little-endian.
 
     Raises:
         ValueError: as `read_prediction`.
     """
+    shown = readable(name)
     if not name.endswith(ENDINGS):
-        raise ValueError(f"{name}: predictions end in one of {', '.join(ENDINGS)}")
+        raise ValueError(f"{shown}: predictions end in one of {', '.join(ENDINGS)}")
     if not (data.strip() if name.endswith(".txt") else data):
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{shown} is empty")
     if name.endswith(".txt"):
-        return _parse_text(data, name)
+        return _parse_text(data, shown)
     if name.endswith(".npy"):
-        return _parse_numpy(data, name)
-    if len(data) % 4:
-        raise ValueError(f"{name} has {len(data)} bytes, which is no number of float32 values")
-    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+        return _parse_numpy(data, shown)
+    element = np.dtype(dtype).newbyteorder("<")
+    if len(data) % element.itemsize:
+        raise ValueError(f"{shown} has {len(data)} bytes, which is no number of {dtype} values")
+    return np.frombuffer(data, element).astype(dtype, copy=False)
 
 
 def _parse_text(data: bytes, name: str) -> npt.NDArray[np.float64]:
@@ -100,12 +132,12 @@ def _parse_text(data: bytes, name: str) -> npt.NDArray[np.float64]:
 
 def _parse_numpy(data: bytes, name: str) -> npt.NDArray[np.floating]:
     try:
-        values = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{name} is damaged: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise ValueError(f"{name} holds no array of numbers")
-    return values.ravel().astype(np.float64 if values.itemsize > 4 else np.float32, copy=False)
+        header = read_npy_header(io.BytesIO(data), len(data))
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+    values = np.frombuffer(data, header.dtype, header.num_values, header.start)
+    values = values.reshape(header.shape, order="F" if header.is_fortran else "C").ravel()
+    return values.astype(np.float64 if values.itemsize > 4 else np.float32, copy=False)
 
 
 def write_prediction(values: npt.ArrayLike, path_without_suffix: str | Path, outfmt: str) -> Path:

@@ -6,8 +6,8 @@ The work of a score, done in batches and, where there are many files, in several
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lib.environment import num_cores
+from lib.offline.element_type import USUAL, element_type
 from lib.offline.percent_f import Millionths, rows_of_millionths
 from lib.offline.pool import run_in_processes
-from lib.offline.predictions import parse_prediction
+from lib.offline.predictions import parse_prediction, read_whole
 
 Indices = npt.NDArray[np.int64]
 Values = npt.NDArray[np.floating] | Millionths
@@ -26,7 +27,14 @@ _FILES_A_BATCH = 32  # their values fit into a core's cache
 _FILES_A_JOB = 1024
 _FILES_WORTH_A_PROCESS = 4096  # starting one takes as long as reading about so many
 _NUM_SAMPLED = 33
-_BYTES_A_READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """What each file should hold."""
+
+    num_outputs: int = 0  # 0: not known
+    dtype: str = ""  # of .bin files; '': not known
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class RankJob:
     names: Sequence[str]
     targets: Indices
     first: int  # position of the first of the names in the list of all
-    num_values: int  # that each file should have
+    form: FileForm
 
 
 @dataclass(frozen=True)
@@ -45,23 +53,57 @@ class Ranks:
     """What was found; the arrays belong together, and have a place for each whole prediction."""
 
     positions: Indices  # of the files in the list of names
-    ranks: Indices  # how many outputs come before the right one
-    best: Indices  # the output that comes first
+    ranks: Indices  # how many outputs come before the right one; equal ones do
+    best: Indices  # the output that comes first; of equal ones not the right one
+    num_first: Indices  # how many outputs share the first place: 1 where there is no tie
     broken: tuple[tuple[str, str], ...]  # (kind, name) of the others
 
 
 EMPTY, DAMAGED, WRONG_SIZE, NOT_FINITE = "empty", "damaged", "of a wrong size", "with NaN or inf"
+UNREADABLE = "that can't be read or are no regular files"
 
 
-def most_frequent_size(folder: Path, names: Sequence[str]) -> int:
-    """How many values most of the files have, judged by some; 0 where none of these is whole."""
+def find_form(folder: Path, names: Sequence[str], *, num_classes: int, known: FileForm) -> FileForm:
+    """What most of the files hold, judged by some of them; 0 outputs where none of these is whole.
+
+    Args:
+        folder: where the files are.
+        names: their paths in it.
+        num_classes: that the labels have; a .bin file has no fewer outputs.
+        known: what needs no judging.
+
+    Raises:
+        ValueError: .bin files may be of more than one element type.
+    """
     step = max(1, len(names) // _NUM_SAMPLED)
-    sizes = []
+    contents = {}
     for name in names[::step]:
         try:
-            sizes.append(parse_prediction(_read(os.path.join(folder, name)), name).size)
-        except ValueError:  # counted and named later, with all files
+            if content := read_whole(folder / name):
+                contents[name] = content
+        except (OSError, ValueError):  # counted and named later, with all files
             continue
+    bins = [content for name, content in contents.items() if name.endswith(".bin")]
+    others = _sizes({n: c for n, c in contents.items() if not n.endswith(".bin")}, USUAL)
+    num_outputs = known.num_outputs or _most_frequent(others)
+    dtype = known.dtype or USUAL
+    if bins and not known.dtype:
+        size = _most_frequent([len(content) for content in bins])
+        alike = [content for content in bins if len(content) == size]
+        dtype = element_type(alike, num_classes=num_classes, num_outputs=num_outputs)
+    return FileForm(known.num_outputs or _most_frequent(_sizes(contents, dtype)), dtype)
+
+
+def _sizes(contents: Mapping[str, bytes], dtype: str) -> list[int]:
+    """How many values each file has that is whole."""
+    sizes = []
+    for name, content in contents.items():
+        with suppress(ValueError):
+            sizes.append(parse_prediction(content, name, dtype).size)
+    return sizes
+
+
+def _most_frequent(sizes: Sequence[int]) -> int:
     return max(sizes, key=lambda size: (sizes.count(size), size), default=0)
 
 
@@ -70,18 +112,19 @@ def rank_files(
     names: Sequence[str],
     targets: Indices,
     *,
-    num_values: int,
+    form: FileForm,
     num_workers: int | None = None,
 ) -> Ranks:
     """Read all files and rank the right outputs.
 
-    Equal scores keep the outputs' order. A target outside the outputs comes last.
+    An output that shares its score comes behind the others that have it: who can't tell outputs
+    apart isn't right by their order. A target outside the outputs comes last.
 
     Args:
         folder: where the files are.
         names: their paths in it.
         targets: the right output for each, int64.
-        num_values: that each file should have; others are broken.
+        form: what each file should hold; others are broken.
         num_workers: processes; None: as it pays.
 
     Raises:
@@ -95,7 +138,7 @@ def rank_files(
             names[start : start + _FILES_A_JOB],
             targets[start : start + _FILES_A_JOB],
             start,
-            num_values,
+            form,
         )
         for start in range(0, len(names), _FILES_A_JOB)
     )
@@ -116,6 +159,7 @@ def _joined(parts: Sequence[Ranks]) -> Ranks:
         np.concatenate([none, *(part.positions for part in parts)]),
         np.concatenate([none, *(part.ranks for part in parts)]),
         np.concatenate([none, *(part.best for part in parts)]),
+        np.concatenate([none, *(part.num_first for part in parts)]),
         tuple(sorted(broken for part in parts for broken in part.broken)),
     )
 
@@ -124,89 +168,86 @@ def _rank_batch(job: RankJob, start: int) -> Ranks:
     names = job.names[start : start + _FILES_A_BATCH]
     targets = job.targets[start : start + _FILES_A_BATCH]
     contents = [_read(f"{job.folder}/{name}") for name in names]
-    values = _rows(names, contents, num_values=job.num_values)
+    values = _rows(names, contents, job.form)
     if values is not None:
         positions = np.arange(len(names)) + job.first + start
         return Ranks(positions, *_ranked(values, targets), broken=())
-    return _rank_one_by_one(
-        names, contents, targets, first=job.first + start, num_values=job.num_values
-    )
+    return _rank_one_by_one(names, contents, targets, first=job.first + start, form=job.form)
 
 
-def _rows(names: Sequence[str], contents: Sequence[bytes], *, num_values: int) -> Values | None:
+def _rows(names: Sequence[str], contents: Sequence[bytes | None], form: FileForm) -> Values | None:
     """The values of all files at once, where all are whole and alike in their format."""
-    if not num_values:
+    whole = [content for content in contents if content is not None]
+    if not form.num_outputs or len(whole) < len(contents):
         return None
     if all(name.endswith(".txt") for name in names):
-        return rows_of_millionths(contents, num_values=num_values)
-    alike = all(len(content) == 4 * num_values for content in contents)
+        return rows_of_millionths(whole, num_values=form.num_outputs)
+    element = np.dtype(form.dtype).newbyteorder("<")
+    alike = all(len(content) == element.itemsize * form.num_outputs for content in whole)
     if not alike or not all(name.endswith(".bin") for name in names):
         return None
-    values = np.frombuffer(b"".join(contents), "<f4").reshape(len(names), num_values)
+    values = np.frombuffer(b"".join(whole), element).reshape(len(names), form.num_outputs)
+    if element.itemsize == 2:
+        values = values.astype(np.float32)  # numpy compares these many times as fast
     return values if np.isfinite(values).all() else None
 
 
 def _rank_one_by_one(
     names: Sequence[str],
-    contents: Sequence[bytes],
+    contents: Sequence[bytes | None],
     targets: Indices,
     *,
     first: int,
-    num_values: int,
+    form: FileForm,
 ) -> Ranks:
-    good: list[tuple[int, int, int]] = []
+    good: list[tuple[int, int, int, int]] = []
     broken: list[tuple[str, str]] = []
     for index, (name, content) in enumerate(zip(names, contents, strict=True)):
-        values, kind = _parsed(content, name, num_values=num_values)
+        values, kind = _parsed(content, name, form)
         if values is None:
             broken.append((kind, name))
             continue
-        ranks, best = _ranked(values[None], targets[index : index + 1])
-        good.append((first + index, int(ranks[0]), int(best[0])))
-    columns = np.array(good, np.int64).reshape(-1, 3).T
-    return Ranks(columns[0], columns[1], columns[2], tuple(broken))
+        found = (int(column[0]) for column in _ranked(values[None], targets[index : index + 1]))
+        good.append((first + index, *found))  # type: ignore[arg-type]
+    positions, ranks, best, num_first = np.array(good, np.int64).reshape(-1, 4).T
+    return Ranks(positions, ranks, best, num_first, tuple(broken))
 
 
 def _parsed(
-    content: bytes, name: str, *, num_values: int
+    content: bytes | None, name: str, form: FileForm
 ) -> tuple[npt.NDArray[np.floating] | None, str]:
     """The values of one file, or None and what is wrong with it."""
+    if content is None:
+        return None, UNREADABLE
     if not (content.strip() if name.endswith(".txt") else content):
         return None, EMPTY
     try:
-        values = parse_prediction(content, name)
+        values = parse_prediction(content, name, form.dtype)
     except ValueError:
         size_shows_it = name.endswith(".bin")
         return None, WRONG_SIZE if size_shows_it else DAMAGED
-    if values.size != num_values:
+    if values.size != form.num_outputs:
         return None, WRONG_SIZE
     return (values, "") if np.isfinite(values).all() else (None, NOT_FINITE)
 
 
-def _ranked(values: Values, targets: Indices) -> tuple[Indices, Indices]:
-    """(rank of the target, best output) of each row."""
+def _ranked(values: Values, targets: Indices) -> tuple[Indices, Indices, Indices]:
+    """(rank of the target, first output, how many outputs are first) of each row."""
     num_values = values.shape[1]
     known = (targets >= 0) & (targets < num_values)
     rows = np.arange(len(values))
     columns = np.where(known, targets, 0)
-    theirs = values[rows, columns][:, None]
-    ranks = np.count_nonzero(values > theirs, axis=1)
-    equal = values == theirs
-    tied = np.flatnonzero(np.count_nonzero(equal, axis=1) > 1)
-    for row in tied:
-        ranks[row] += np.count_nonzero(equal[row, : columns[row]])
-    return np.where(known, ranks, num_values).astype(np.int64), values.argmax(axis=1)
+    ranks = np.count_nonzero(values >= values[rows, columns][:, None], axis=1) - 1
+    best = values.argmax(axis=1)
+    is_first = values == values[rows, best][:, None]
+    num_first = np.count_nonzero(is_first, axis=1)
+    for row in np.flatnonzero((num_first > 1) & (best == targets)):
+        best[row] = np.flatnonzero(is_first[row])[1]
+    return np.where(known, ranks, num_values).astype(np.int64), best, num_first
 
 
-def _read(path: str) -> bytes:
-    """The whole file; tens of thousands are read, and `open` takes twice as long."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _read(path: str) -> bytes | None:
     try:
-        size = os.fstat(descriptor).st_size
-        parts = [os.read(descriptor, size + 1)]
-        if len(parts[0]) != size:  # it grows, or is read in pieces
-            while parts[-1]:
-                parts.append(os.read(descriptor, _BYTES_A_READ))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-    finally:
-        os.close(descriptor)
+        return read_whole(path)
+    except (OSError, ValueError):
+        return None

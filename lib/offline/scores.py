@@ -18,31 +18,48 @@ import numpy as np
 from lib.confusion import ConfusionCounts
 from lib.files import write_atomically
 from lib.label_file import LABEL_FORM, read_label_lines
-from lib.offline.mappings import better_mapping
+from lib.offline.copies import Copies, set_copies_aside
+from lib.offline.element_type import USUAL
+from lib.offline.mappings import better_mapping, could_not_tell
 from lib.offline.predictions import prediction_names, stem_of
-from lib.offline.ranking import Indices, most_frequent_size, rank_files
+from lib.offline.ranking import FileForm, Indices, find_form, rank_files
 from lib.pictures import picture_stem, shorten
 
 # TensorFlow's networks for ImageNet have a background class in front of the thousand.
 _OUTPUTS_WITH_BACKGROUND = 1001
 _MISSING, _EXTRA, _DOUBLE = "missing", "without a label", "second ones of a picture"
+_DIFFERING = "that differ from another device's"
+_MANY_TIES = 0.01  # of the predictions; in float16 a few are usual
+_UNKNOWN = FileForm()
 
 
 @dataclass(frozen=True)
 class Scores:
     """What the predictions are worth; the arrays have a place for each that was scored."""
 
-    num_outputs: int
+    form: FileForm  # the number of outputs, and the element type of .bin files
     labels: Indices  # as in the label file
-    ranks: Indices  # how many outputs come before the right one
+    ranks: Indices  # how many outputs come before the right one; equal ones do
     answers: Indices  # the output that comes first, numbered as the labels
+    num_first: Indices  # how many outputs share the first place
     problems: Mapping[str, Sequence[str]]  # kind: names of predictions or pictures
     advice: str  # on labels that are numbered otherwise than the outputs; most often empty
+    num_copies: int  # predictions that several devices made, beyond the first of each
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the network."""
+        return self.form.num_outputs
 
     @property
     def num_images(self) -> int:
         """How many predictions were scored."""
         return len(self.labels)
+
+    @property
+    def num_ties(self) -> int:
+        """How many predictions have several outputs in the first place."""
+        return int(np.count_nonzero(self.num_first > 1))
 
     def num_hits(self, place: int) -> int:
         """How many right classes are among the first `place` outputs."""
@@ -56,45 +73,76 @@ class Scores:
         """A phrase for each kind of problem: how many, and the first few names."""
         return [f"{len(names)} {kind}: {shorten(names)}" for kind, names in self.problems.items()]
 
+    def warnings(self) -> list[str]:
+        """What makes the score doubtful, a sentence each."""
+        return [said for said in (self.advice, self._on_ties(), self._on_one_answer()) if said]
 
-def score_folder(folder: Path, label_file: Path, *, num_workers: int | None = None) -> Scores:
+    def _on_ties(self) -> str:
+        if self.num_ties <= _MANY_TIES * self.num_images:
+            return ""
+        num_flat = int(np.count_nonzero(self.num_first == self.num_outputs))
+        flat = f"; in {num_flat} of them all outputs are equal" if num_flat else ""
+        return (
+            f"{self.num_ties} of {self.num_images} predictions have several highest outputs, which "
+            f"counts as wrong{flat}: the network has collapsed, or the files are not its outputs"
+        )
+
+    def _on_one_answer(self) -> str:
+        answers = np.unique(self.answers)
+        if len(answers) > 1 or len(np.unique(self.labels)) < 2:
+            return ""
+        return (
+            f"all {self.num_images} predictions are of class {answers[0]}: the network has "
+            "collapsed, or its input was no picture"
+        )
+
+
+def score_folder(
+    folder: Path, label_file: Path, *, known: FileForm = _UNKNOWN, num_workers: int | None = None
+) -> Scores:
     """Read and rank every prediction of a folder.
 
-    With 1001 outputs the labels are one higher. What is wrong with single predictions is told in
-    `problems`, and these are left out.
+    With 1001 outputs the labels are one higher. What several devices computed alike counts once.
+    What is wrong with single predictions is told in `problems`, and these are left out.
 
     Args:
-        folder: holds `<stem>_<output index>.txt`, `.bin` or `.npy`.
+        folder: holds `<stem>_<output index>.txt`, `.bin` or `.npy`, or device folders of them.
         label_file: lines `<file> <class number, from 0>`.
+        known: of the files' number of outputs and element type what needs no judging.
         num_workers: processes that read; None: as it pays.
 
     Raises:
         FileNotFoundError: no such folder or file, or no predictions.
-        ValueError: a mistake in the label file, or labels that the outputs can't hold.
+        ValueError: a mistake in the label file, labels that the outputs can't hold, or .bin files
+            of which the element type can't be told.
         PartlyFailed: a process was killed.
     """
     label_by_stem = read_labels(label_file)
     all_names = prediction_names(folder)
     if not all_names:
         raise FileNotFoundError(f"{folder} holds no predictions (*_0.txt, *_0.bin or *_0.npy)")
-    name_by_stem, problems = _matched(all_names, label_by_stem)
+    copies = set_copies_aside(folder, all_names)
+    name_by_stem, problems = _matched(copies, label_by_stem)
     names = list(name_by_stem.values())
     labels = np.array([label_by_stem[stem] for stem in name_by_stem], np.int64)
-    num_outputs = most_frequent_size(folder, names or all_names)
-    offset = 1 if num_outputs == _OUTPUTS_WITH_BACKGROUND else 0
-    ranked = rank_files(
-        folder, names, labels + offset, num_values=num_outputs, num_workers=num_workers
-    )
+    num_classes = 1 + int(labels.max(initial=0))
+    form = find_form(folder, names or all_names, num_classes=num_classes, known=known)
+    offset = 1 if form.num_outputs == _OUTPUTS_WITH_BACKGROUND else 0
+    ranked = rank_files(folder, names, labels + offset, form=form, num_workers=num_workers)
     for kind, name in ranked.broken:
         problems.setdefault(kind, []).append(name)
     labels = labels[ranked.positions]
-    advice = _advice(labels, ranked.best, num_outputs=num_outputs, offset=offset)
-    if len(labels) and int(labels.max()) + offset >= num_outputs:
+    advice = _advice(labels, ranked.best, num_outputs=form.num_outputs, offset=offset)
+    if len(labels) and int(labels.max()) + offset >= form.num_outputs:
         raise ValueError(
-            f"{label_file} has classes up to {labels.max()}, the predictions have {num_outputs} "
-            f"outputs, 0 to {num_outputs - 1}{f'; {advice}' if advice else ''}"
+            f"{label_file} has classes up to {labels.max()}, the predictions have "
+            f"{form.num_outputs} outputs, 0 to {form.num_outputs - 1}"
+            f"{f'; {advice}' if advice else ''}"
         )
-    return Scores(num_outputs, labels, ranked.ranks, ranked.best - offset, problems, advice)
+    return Scores(
+        form, labels, ranked.ranks, ranked.best - offset, ranked.num_first, problems, advice,
+        copies.num_copies,
+    )  # fmt: skip
 
 
 def _advice(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> str:
@@ -102,7 +150,7 @@ def _advice(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int)
         return ""
     found = better_mapping(labels, outputs, num_outputs=num_outputs, offset=offset)
     if found is None:
-        return ""
+        return could_not_tell(labels, outputs, num_outputs=num_outputs, offset=offset)
     plain = 100 * float((labels + offset == outputs).mean())
     return (
         f"the labels do not go with the outputs: top-1 is {plain:.2f}% and would be "
@@ -129,13 +177,13 @@ def read_labels(label_file: Path) -> dict[str, int]:
 
 
 def _matched(
-    names: Sequence[str], label_by_stem: Mapping[str, int]
+    copies: Copies, label_by_stem: Mapping[str, int]
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """(the prediction of each picture that has a label, by stem; what is wrong with others)."""
     name_by_stem: dict[str, str] = {}
     extra: list[str] = []
     double: list[str] = []
-    for name in names:
+    for name in copies.names:
         stem = stem_of(name)
         if stem not in label_by_stem:
             extra.append(name)
@@ -143,8 +191,10 @@ def _matched(
             double.append(f"{name} beside {name_by_stem[stem]}")
         else:
             name_by_stem[stem] = name
-    missing = sorted(label_by_stem.keys() - name_by_stem.keys())
-    found = {_MISSING: missing, _EXTRA: extra, _DOUBLE: double}
+    there_twice = {stem_of(name) for name in copies.differing}
+    missing = sorted(label_by_stem.keys() - name_by_stem.keys() - there_twice)
+    differing = [f"{name} beside {first}" for name, first in copies.differing.items()]
+    found = {_MISSING: missing, _EXTRA: extra, _DOUBLE: double, _DIFFERING: differing}
     return name_by_stem, {kind: names for kind, names in found.items() if names}
 
 
@@ -193,7 +243,14 @@ def write_scores(scores: Scores, files: ScoreFiles) -> str:
     figures = ", ".join(
         f"top-{place} {scores.accuracy(place):.2f}% ({scores.num_hits(place)})" for place in places
     )
-    return f"{scores.num_images} images: {figures}; {files.result}"
+    remarks = [f"{scores.num_images} images of {scores.num_outputs} outputs each"]
+    if scores.form.dtype != USUAL:
+        remarks.append(f".bin files read as {scores.form.dtype}")
+    if scores.num_copies:
+        remarks.append(f"{scores.num_copies} equal ones of other devices left out")
+    if scores.num_ties:
+        remarks.append(f"{scores.num_ties} with several highest outputs count as wrong")
+    return f"{', '.join(remarks)}: {figures}; {files.result}"
 
 
 def _write_whole(text: str, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Prediction files: ais_bench's formats to the byte, and what is wrong with broken ones."""
 
+import os
 import random
 from decimal import Decimal
 
@@ -94,11 +95,72 @@ def test_a_broken_file_is_named_with_what_is_wrong(tmp_path, name, content, expe
 
 def test_a_numpy_file_that_could_run_code_or_holds_no_numbers_is_refused(tmp_path):
     np.save(tmp_path / "a_0.npy", np.array([object()]), allow_pickle=True)
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="a_0.npy holds object, no array of numbers"):
         read_prediction(tmp_path / "a_0.npy")
-    np.save(tmp_path / "b_0.npy", np.array(["1.0"]))
-    with pytest.raises(ValueError, match="no array of numbers"):
-        read_prediction(tmp_path / "b_0.npy")
+    for value in ("1.0", True, 1j, np.datetime64("2026-01-01")):
+        np.save(tmp_path / "b_0.npy", np.array([value]))
+        with pytest.raises(ValueError, match="no array of numbers"):
+            read_prediction(tmp_path / "b_0.npy")
+
+
+def npy(header: str, content: bytes = bytes(16), version: int = 1) -> bytes:
+    """An .npy file with any text in its header's place."""
+    length = len(header).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + header.encode() + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-4,), }"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (True, 4.0), }"),
+        npy("{'descr': ('<f4', (1000000000000,)), 'fortran_order': False, 'shape': (4,), }"),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (4,), }"),
+        npy("{'descr': '\x1b[31m', 'fortran_order': False, 'shape': (4,), }"),
+        npy("{'descr': 5, 'fortran_order': None, 'shape': 4}"),
+        npy("(" * 9000),
+        npy("[" * 9000 + "]" * 900, version=2),
+        npy("{'descr': '<f4"),
+        npy("5"),
+        npy("", version=3),
+        npy("", version=9),
+        npy("\x00" * 40),
+        b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}",
+        b"PK\x03\x04" + bytes(60),
+    ],
+)
+def test_a_false_header_is_one_line_and_no_memory(tmp_path, content):
+    """Fault R6: what it claims isn't fetched, and what it holds never reaches a terminal."""
+    (tmp_path / "a_0.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^a_0\.npy ") as caught:
+        read_prediction(tmp_path / "a_0.npy")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_numpy_files_of_either_order_are_read_in_the_same_one(tmp_path, order):
+    np.save(tmp_path / "a_0.npy", np.asarray(np.arange(6.0).reshape(2, 3), order=order))
+    assert read_prediction(tmp_path / "a_0.npy").tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_is_no_regular_file_is_named_and_never_waited_for(tmp_path):
+    """Fault R7: a pipe has no writer, and a device no end."""
+    os.mkfifo(tmp_path / "a_0.bin")
+    (tmp_path / "b_0.bin").symlink_to("/dev/zero")
+    (tmp_path / "d_0.bin").mkdir()
+    for name in ("a_0.bin", "b_0.bin", "d_0.bin"):
+        with pytest.raises(ValueError, match=f"{name} is no regular file"):
+            read_prediction(tmp_path / name)
+    with open(tmp_path / "e_0.bin", "wb") as file:
+        file.truncate(2**31)  # takes no room on the disk
+    with pytest.raises(ValueError, match="e_0.bin is too large"):
+        read_prediction(tmp_path / "e_0.bin")
+    (tmp_path / "e_0.bin").unlink()
+    np.float32([1, 2]).tofile(tmp_path / "e_0.bin")
+    (tmp_path / "f_0.bin").symlink_to("e_0.bin")
+    assert read_prediction(tmp_path / "f_0.bin").tolist() == [1, 2]
 
 
 def test_text_of_other_tools_is_read_too(tmp_path):
@@ -128,15 +190,17 @@ def test_the_stem_is_the_name_without_output_index_and_ending(name, stem):
 
 
 def test_a_folders_predictions_are_listed_in_order(tmp_path):
-    """A run on several devices leaves a folder a device."""
-    (tmp_path / "device1").mkdir()
-    (tmp_path / "other").mkdir()
+    """Fault A1: a run on several devices leaves a folder a device, `device<id>_<index>` today."""
+    for folder in ("device1", "device1_0", "device1_x", "other"):
+        (tmp_path / folder).mkdir()
     for name in (
         "b_0.txt", "a_0.bin", "._a_0.bin", ".a_0.bin.tmp", "x_summary.json", "device1/c_0.npy",
-        "device1/.d_0.npy", "other/e_0.bin",
+        "device1/.d_0.npy", "other/e_0.bin", "device1_0/f_0.bin", "device1_0_summary.json",
+        "device1_x/g_0.bin",
     ):  # fmt: skip
         (tmp_path / name).write_bytes(b"1")
-    assert prediction_names(tmp_path) == ["a_0.bin", "b_0.txt", "device1/c_0.npy"]
+    names = ["a_0.bin", "b_0.txt", "device1/c_0.npy", "device1_0/f_0.bin"]
+    assert prediction_names(tmp_path) == names
     assert list_predictions(tmp_path) == [tmp_path / n for n in prediction_names(tmp_path)]
     with pytest.raises(FileNotFoundError, match="no such folder of predictions: .*gone"):
         list_predictions(tmp_path / "gone")

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from sklearn.metrics import top_k_accuracy_score
 from lib.evaluation import per_class_rows
 from lib.metrics import Meter
 from lib.offline import ranking
-from lib.offline.mappings import better_mapping
+from lib.offline.element_type import ELEMENT_TYPES, element_type
+from lib.offline.mappings import better_mapping, could_not_tell
 from lib.offline.predictions import write_prediction
 from lib.offline.scores import confusion_of, read_labels, result_json, score_folder
 
@@ -59,7 +62,7 @@ def test_the_result_is_written_byte_for_byte(tmp_path, run_script):
     labels = [0, 1, 2, 3, 4, 5, 0, 1]
     for row, (label, place) in enumerate(zip(labels, (0, 0, 0, 1, 2, 4, 5, 0), strict=True)):
         others = [output for output in range(6) if output != label]
-        logits[row, others[:place]] = 9
+        logits[row, others[:place]] = 9 - np.arange(place) / 2
         logits[row, label] = 5
     arguments = data_set(tmp_path, logits, labels)
     done = run_script(SCRIPT, *arguments, tmp_path / "out" / "deeper", "result.json")
@@ -71,7 +74,10 @@ def test_the_result_is_written_byte_for_byte(tmp_path, run_script):
         '"value": "75.0%"}, {"key": "Top4 accuracy", "value": "75.0%"}, {"key": "Top5 accuracy", '
         '"value": "87.5%"}]}'
     )
-    assert "top-1 50.00% (4), top-5 87.50% (7)" in done.stdout
+    assert done.stdout == (
+        "8 images of 6 outputs each: top-1 50.00% (4), top-5 87.50% (7); "
+        f"{tmp_path / 'out' / 'deeper' / 'result.json'}\n"
+    )
 
 
 def test_percents_are_rounded_to_two_places(tmp_path):
@@ -97,9 +103,144 @@ def test_accuracies_equal_an_oracles_and_evaluations_in_every_format(tmp_path, l
     assert metrics.num_correct_top5 == scores.num_hits(5)
 
 
-def test_equal_scores_keep_the_order_of_the_outputs(tmp_path):
-    scores = score_folder(*data_set(tmp_path, np.zeros((4, 4), np.float32), [0, 1, 2, 3]))
-    assert scores.ranks.tolist() == [0, 1, 2, 3] and scores.answers.tolist() == [0, 0, 0, 0]
+@pytest.mark.parametrize("outfmt", ["BIN", "TXT"])
+def test_a_collapsed_network_looks_collapsed(tmp_path, run_script, outfmt):
+    """Fault S7: equal outputs are no answer, whichever of them is the right one."""
+    arguments = data_set(tmp_path, np.zeros((5, 6), np.float32), [0, 1, 2, 3, 4], outfmt=outfmt)
+    scores = score_folder(*arguments)
+    assert scores.ranks.tolist() == [5] * 5 and scores.num_ties == 5
+    assert not (scores.answers == scores.labels).any()
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
+    assert "5 with several highest outputs count as wrong: top-1 0.00% (0), top-5 0.00% (0)" in (
+        done.stdout
+    )
+    assert "[Warning] 5 of 5 predictions have several highest outputs" in done.stderr
+    assert "in 5 of them all outputs are equal: the network has collapsed" in done.stderr
+
+
+def test_a_tie_counts_as_wrong_here_and_in_evaluation(tmp_path):
+    """Fault S7: the chain compares the two counts."""
+    logits = np.random.default_rng(0).integers(0, 4, (200, 9)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 9, 200)
+    scores = score_folder(*data_set(tmp_path, logits, labels))
+    theirs = logits[np.arange(200), labels][:, None]
+    places = (logits >= theirs).sum(axis=1)
+    assert [scores.num_hits(k) for k in (1, 5)] == [int((places <= k).sum()) for k in (1, 5)]
+    assert (scores.answers == scores.labels).sum() == scores.num_hits(1)
+    meter = Meter(torch.device("cpu"))
+    meter.add(torch.from_numpy(logits), torch.from_numpy(labels), torch.zeros(200), step=0)
+    metrics = meter.read().metrics
+    assert (metrics.num_correct_top1, metrics.num_correct_top5) == (
+        scores.num_hits(1), scores.num_hits(5),
+    )  # fmt: skip
+
+
+def test_one_answer_for_all_pictures_is_pointed_out(tmp_path, labels):
+    """Fault S7: a network whose outputs don't depend on the picture."""
+    logits = np.tile(np.random.default_rng(0).normal(0, 3, 12), (90, 1))
+    scores = score_folder(*data_set(tmp_path, logits, labels))
+    assert f"all 90 predictions are of class {scores.answers[0]}" in scores.warnings()[-1]
+    assert scores.num_ties == 0
+
+
+def written_as(folder: Path, logits: np.ndarray, labels, dtype: str) -> tuple[Path, Path]:
+    """Predictions in .bin files of an element type."""
+    arguments = data_set(folder, logits, labels)
+    for number, row in enumerate(logits):
+        row.astype(dtype).tofile(arguments[0] / f"val.{number:04d}_x_0.bin")
+    return arguments
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_files_of_another_element_type_are_known_by_size_and_values(
+    tmp_path, run_script, labels, dtype
+):
+    """Fault S6: read as float32 they would score nothing."""
+    logits = logits_for(labels, num_outputs=12)
+    expected = score_folder(*data_set(tmp_path, logits, labels)).num_hits(1)
+    arguments = written_as(tmp_path, logits, labels, dtype)
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
+    assert done.returncode == 0, done.stderr
+    assert f"90 images of 12 outputs each, .bin files read as {dtype}: top-1 " in done.stdout
+    assert f"({expected})" in done.stdout
+    for options in (("--dtype", dtype), ("--num_outputs", 12)):
+        assert (
+            f"({expected})" in run_script(SCRIPT, *arguments, tmp_path, "r.json", *options).stdout
+        )
+
+
+@pytest.mark.parametrize("kind", ["logits", "float16's", "probabilities", "rectified", "whole"])
+@pytest.mark.parametrize(("num_outputs", "num_files"), [(10, 20), (1000, 5)])
+def test_the_element_type_is_found_or_asked_for_and_never_mistaken(kind, num_outputs, num_files):
+    """Fault S6: whatever a network's scores look like, labels of all or of half its classes."""
+    x = np.random.default_rng(0).normal(0, 3, (num_files, num_outputs))
+    values = {
+        "logits": x,
+        "float16's": x.astype(np.float16),
+        "probabilities": np.exp(x) / np.exp(x).sum(axis=1, keepdims=True),
+        "rectified": np.maximum(x, 0),
+        "whole": np.round(x),
+    }[kind]
+    for dtype in ELEMENT_TYPES:
+        contents = [row.astype(dtype).tobytes() for row in values]
+        for num_classes in (num_outputs, num_outputs // 2):
+            try:
+                found = element_type(contents, num_classes=num_classes)
+            except ValueError as error:
+                assert "--dtype" in str(error) and dtype != "float32"
+            else:
+                assert found == dtype
+        assert element_type(contents, num_classes=2, num_outputs=num_outputs) == dtype
+
+
+def test_an_element_type_that_cannot_be_told_is_asked_for(tmp_path, run_script):
+    """Fault S6: scores that are close together look alike in halves and in whole."""
+    labels = [0, 1, 2, 3] * 8
+    logits = np.random.default_rng(0).normal(9, 0.1, (32, 4))
+    arguments = written_as(tmp_path, logits, labels, "float16")
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
+    assert done.returncode == 2 and "--dtype" in done.stderr
+    assert "2 of float32, 4 of float16, and the labels have 4 classes" in done.stderr
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json", "--dtype", "float16")
+    assert done.returncode == 0 and "32 images of 4 outputs each" in done.stdout
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json", "--num_outputs", 5)
+    assert done.returncode == 2 and "8 bytes, which are no 5 outputs" in done.stderr
+
+
+def test_what_several_devices_computed_alike_counts_once(tmp_path, run_script, labels, whole):
+    """Fault A1: without --divide_input each of ais_bench's devices computes all pictures."""
+    alone = score_folder(*whole)
+    results = whole[0]
+    files = sorted(results.iterdir())
+    for folder in ("device0_0", "device0_1", "device3_2"):
+        (results / folder).mkdir()
+        for path in files:
+            shutil.copy(path, results / folder)
+    for path in files:
+        path.unlink()
+    scores = score_folder(*whole)
+    np.testing.assert_array_equal(scores.ranks, alone.ranks)
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json")
+    assert "90 images of 12 outputs each, 180 equal ones of other devices left out" in done.stdout
+    np.zeros(12, np.float32).tofile(results / "device3_2" / files[7].name)
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json")
+    pair = f"device3_2/{files[7].name} beside device0_0/{files[7].name}"
+    assert done.returncode == 1
+    assert f"1 that differ from another device's: {pair}. Mend them" in done.stderr
+    assert "missing" not in done.stderr.partition("whole")[0]
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json", "--allow-missing")
+    assert done.returncode == 0 and done.stdout.startswith("89 images")
+
+
+def test_a_pipe_or_a_device_among_the_predictions_is_named(tmp_path, run_script, whole):
+    """Fault R7."""
+    for number, make in ((3, os.mkfifo), (4, lambda p: p.symlink_to("/dev/zero"))):
+        path = whole[0] / f"val.{number:04d}_x_0.bin"
+        path.unlink()
+        make(path)
+    done = run_script(SCRIPT, *whole, tmp_path, "result.json")
+    assert done.returncode == 1
+    assert "2 that can't be read or are no regular files: val.0003_x_0.bin" in done.stderr
 
 
 def test_several_processes_and_mixed_formats_give_the_same(tmp_path, monkeypatch, labels):
@@ -209,9 +350,13 @@ def test_many_faults_are_counted_and_the_first_few_named(tmp_path, run_script, w
         ("a.jpg -1\n", "line 1: class -1 of a.jpg: classes are numbered from 0"),
         ("a.jpg 1\nn/a.png 2\n", "line 2: a has a label already"),
         ("\n", "is empty"),
+        ("a.jpg 12345678901234567890\n", "class 12345678901234567890 of a.jpg: class numbers"),
+        (f"a.jpg {'9' * 6000}\n", "class numbers have up to 9 digits"),
+        ("a.jpg \u0663\n", "is not of the form"),
     ],
 )
 def test_mistakes_in_the_label_file_are_told_by_line(tmp_path, run_script, content, expected):
+    """Fault R6: numbers beyond all classes too."""
     (tmp_path / "labels.txt").write_text(content)
     done = run_script(SCRIPT, tmp_path, tmp_path / "labels.txt", tmp_path, "result.json")
     assert done.returncode == 2 and expected in done.stderr
@@ -284,6 +429,38 @@ def test_labels_that_are_right_raise_no_suspicion(case):
     elif case == "one answer":
         outputs[:] = 7
     assert better_mapping(labels, outputs, num_outputs=num, offset=0) is None
+
+
+@pytest.mark.parametrize(("num_classes", "a_class"), [(1000, 1), (100, 2), (20, 3)])
+def test_labels_of_too_few_pictures_to_tell_are_said_to_be(num_classes, a_class):
+    """Fault S14: one picture a class, in another order than the network's."""
+    labels = np.repeat(np.arange(num_classes), a_class)
+    outputs = permuted(num_classes)[labels]
+    wrong = np.random.default_rng(1).random(len(labels)) < 0.6
+    outputs[wrong] = np.random.default_rng(2).integers(0, num_classes, int(wrong.sum()))
+    facts = {"num_outputs": num_classes, "offset": 0}
+    found = better_mapping(labels, outputs, **facts)
+    said = could_not_tell(labels, outputs, **facts)
+    assert found is not None or "too few to tell whether the labels are numbered" in said
+    assert could_not_tell(labels, labels, **facts) == ""
+    many = np.tile(labels, 5)
+    assert could_not_tell(many, np.zeros_like(many), **facts) == ""
+
+
+def test_the_script_says_where_it_could_not_tell(tmp_path, run_script):
+    """Fault S14."""
+    labels = list(range(40))
+    logits = np.eye(40, dtype=np.float32)[permuted(40)]
+    done = run_script(SCRIPT, *data_set(tmp_path, logits, labels), tmp_path, "result.json")
+    assert done.returncode == 0
+    assert "40 pictures of 40 classes are too few to tell" in done.stderr
+
+
+def test_a_class_number_beyond_all_outputs_needs_no_memory(tmp_path):
+    """Fault R6."""
+    arguments = data_set(tmp_path, np.eye(4, dtype=np.float32), [0, 1, 2, 999_999_999])
+    with pytest.raises(ValueError, match="classes up to 999999999, the predictions have 4 outputs"):
+        score_folder(*arguments)
 
 
 def test_the_script_says_which_numbering_would_fix_the_score(tmp_path, run_script, labels):
