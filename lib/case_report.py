@@ -7,13 +7,15 @@ NumPy: it runs after every launcher and has to be quick.
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from lib.checked import checked, read_json, read_json_lines
+from lib.files import write_atomically
 
 NETWORK = "HRNet_ID1780_for_PyTorch"
 _CASE_SUFFIXES = {"train": "acc", "performance": "perf", "eval": "eval"}
@@ -50,21 +52,14 @@ class RunFigures:
 def read_figures(run_folder: Path) -> RunFigures:
     """Return the figures in `run_folder`/result.json.
 
-    Raises FileNotFoundError without that file, and ValueError where it is no JSON object, names an
+    Raises FileNotFoundError without that file, and ValueError where it is no JSON object, is of an
     unknown kind, or lacks a figure that its kind has.
     """
     path = run_folder / "result.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: a run writes it when it ends well")
-    try:
-        entries: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): run again") from None
-    if not isinstance(entries, dict):
-        raise ValueError(f"{path} holds a {type(entries).__name__}, a JSON object is needed")
-    kind = entries.get("kind")
-    if kind not in _CASE_SUFFIXES:
-        raise ValueError(f"{path}: kind is {kind!r}, known are {', '.join(_CASE_SUFFIXES)}")
+    entries = read_json(path, {"kind": tuple(_CASE_SUFFIXES)})
+    kind = entries["kind"]
 
     is_eval = kind == "eval"
     return RunFigures(
@@ -82,19 +77,17 @@ def read_losses(run_folder: Path) -> list[float]:
     """Return the losses of the `Epoch:` lines in `run_folder`/metrics.jsonl, in their order.
 
     A step that was done again after a resume counts once, with its last loss. A line that a kill
-    cut short is named on stderr and left out. Raises FileNotFoundError without the file.
+    cut short is told on stderr and left out. Raises FileNotFoundError without the file.
     """
     path = run_folder / "metrics.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: a training run writes it as it goes")
+    records, left_out = read_json_lines(path, {"kind": str})
+    for said in left_out:
+        print(f"[Warning] left out: {said}", file=sys.stderr)
     losses: dict[tuple[float, float], float] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record: object = json.loads(line)
-        except ValueError:
-            print(f"[Warning] {path} line {number} is cut short and left out", file=sys.stderr)
-            continue
-        if isinstance(record, dict) and record.get("kind") == "interval":
+    for record in records:
+        if record["kind"] == "interval":
             epoch, step, loss = (_figure(record, key, path) for key in ("epoch", "step", "loss"))
             losses[epoch, step] = loss
     return list(losses.values())
@@ -143,9 +136,8 @@ def write_report(run_folder: Path, output_folder: Path, *, e2e_time_s: int) -> s
         losses = "".join(f"{loss:.5f}\n" for loss in read_losses(run_folder))
     log = case_log(figures, e2e_time_s=e2e_time_s, device_type=platform.machine())
     output_folder.mkdir(parents=True, exist_ok=True)
-    loss_path = output_folder / f"train_{figures.case_name}_loss.txt"
-    loss_path.write_text(losses, encoding="utf-8")
-    (output_folder / f"{figures.case_name}.log").write_text(log, encoding="utf-8")
+    write_atomically(losses.encode(), output_folder / f"train_{figures.case_name}_loss.txt")
+    write_atomically(log.encode(), output_folder / f"{figures.case_name}.log")
     return final_result(figures, e2e_time_s=e2e_time_s)
 
 
@@ -155,8 +147,7 @@ def _figure(
     number = entries.get(key)
     if number is None and key in entries and key.endswith("loss"):
         return math.nan  # how JSON says a loss that was not finite
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise ValueError(f"{path}: {key} is {number!r}, a number is needed: run again")
-    if above_zero and number <= 0:
+    figure = float(checked(dict(entries), {key: float}, where=str(path))[key])
+    if above_zero and figure <= 0:
         raise ValueError(f"{path}: {key} is {number}, a number above 0 is needed: run again")
-    return float(number)
+    return figure

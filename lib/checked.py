@@ -89,9 +89,29 @@ def read_json(path: Path, form: object) -> object:
 
     Raises OSError where it can't be read, ValueError as `parse_json` and for what is no file.
     """
+    return parse_json(_content(path), form, where=str(path))
+
+
+def read_json_lines(path: Path, form: object) -> tuple[list, list[str]]:
+    """Return the values of a file with one a line, and of each that is left out why.
+
+    Left out is what is no JSON, as a line that a killed process has begun, or of another form.
+    Raises OSError where the file can't be read, ValueError where it is none.
+    """
+    values, left_out = [], []
+    for number, line in enumerate(_content(path).split(b"\n"), start=1):
+        if line.strip():
+            try:
+                values.append(parse_json(line, form, where=f"{path} line {number}"))
+            except ValueError as error:
+                left_out.append(str(error))
+    return values, left_out
+
+
+def _content(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting
         raise ValueError(f"{readable(str(path))} is no file")
-    return parse_json(path.read_bytes(), form, where=str(path))
+    return path.read_bytes()
 
 
 def shown(value: object) -> str:
@@ -108,7 +128,7 @@ def _misfit(value: object, form: object, place: str) -> str:
     if isinstance(form, tuple):
         if not all(_misfit(value, choice, place) for choice in form):
             return ""
-        for choice in form:
+        for choice in form:  # what it comes near to says more than all that it may be
             if isinstance(choice, dict | list) and _is_like(value, choice):
                 return _misfit(value, choice, place)
     elif isinstance(form, dict) and isinstance(value, Mapping):
@@ -153,8 +173,15 @@ def _below(place: str, key: object) -> str:
     return f"{place}.{name}" if place else name
 
 
-def _is_like(value: object, form: object) -> bool:
-    return isinstance(value, Mapping if isinstance(form, dict) else list | tuple)
+def _is_like(value: object, form: dict | list) -> bool:
+    if isinstance(form, list):
+        return isinstance(value, list | tuple)
+    return isinstance(value, Mapping) and all(value.get(k) == v for k, v in _fixed(form).items())
+
+
+def _fixed(form: dict) -> dict[str, str]:
+    """Return the keys that must have one value, such as the kind of a record."""
+    return {key: value for key, value in form.items() if isinstance(value, str)}
 
 
 def _is_of(value: object, form: object) -> bool:
@@ -171,14 +198,15 @@ def _is_of(value: object, form: object) -> bool:
 
 def _name(form: object) -> str:
     if isinstance(form, tuple):
-        return " or ".join(_name(choice) for choice in form)
+        return " or ".join(dict.fromkeys(_name(choice) for choice in form))
     if isinstance(form, range):
         end = f" to {form.stop - 1}" if form.stop < COUNT.stop else ""
         return f"a whole number from {form.start}{end}"
     if isinstance(form, list):
         return "a list" if len(form) == 1 else f"a list of {len(form)}"
     if isinstance(form, dict):
-        return "a mapping"
+        fixed = ", ".join(f"{key} {value!r}" for key, value in _fixed(form).items())
+        return f"a mapping with {fixed}" if fixed else "a mapping"
     if isinstance(form, type):
         return _NAMES.get(form) or f"a {form.__name__}"
     return json.dumps(form)

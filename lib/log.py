@@ -19,11 +19,23 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from lib import files
-from lib.files import write_atomically
+from lib.checked import COUNT, read_json_lines
+from lib.files import append_lines, write_atomically
 from lib.metrics import Metrics
 from lib.predictions import Predictions
 
 _CLOSE_TIMEOUT_S = 10.0
+# The lines of metrics.jsonl. Null stands for a figure that is not finite.
+_FIGURE = (float, None)
+_INTERVAL = {
+    "kind": "interval", "epoch": COUNT, "step": COUNT, "num_steps": COUNT[1:],
+    "loss?": _FIGURE, "learning_rate?": _FIGURE,
+}  # fmt: skip
+_EPOCH = {
+    "kind": "epoch", "epoch": COUNT, "train_loss?": _FIGURE, "train_accuracy_top1?": _FIGURE,
+    "images_per_s?": _FIGURE, "val_loss?": _FIGURE, "val_accuracy_top1?": _FIGURE,
+    "val_accuracy_top5?": _FIGURE, "learning_rate?": _FIGURE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -213,17 +225,22 @@ class RunRecords:
             max_queue=0,
         )
 
-    def rewind(self, epoch: int, step: int) -> None:
-        """Drop lines that a killed run wrote after the checkpoint it is resumed from."""
-        if self.path.exists():
-            kept = [r for r in read_records(self.path) if _is_before(r, epoch, step)]
-            text = "".join(json.dumps(record) + "\n" for record in kept)
-            write_atomically(text.encode(), self.path)
+    def rewind(self, epoch: int, step: int) -> list[str]:
+        """Drop lines that a killed run wrote after the checkpoint it is resumed from.
+
+        Returns why others are dropped too: a kill, or a full disk, has cut them short.
+        """
+        if not self.path.exists():
+            return []
+        records, left_out = read_records(self.path)
+        kept = [record for record in records if _is_before(record, epoch, step)]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_atomically(text.encode(), self.path)
+        return left_out
 
     def write(self, record: Mapping[str, object], global_step: int) -> None:
         """Append one line, and its numbers to TensorBoard under the record's kind."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record)) + "\n")
+        append_lines(f"{json.dumps(_finite(record))}\n".encode(), self.path)
         for name, value in record.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, global_step)
@@ -235,15 +252,12 @@ class RunRecords:
         closing.join(_CLOSE_TIMEOUT_S)
 
 
-def read_records(path: Path) -> list[dict[str, object]]:
-    """Return the lines of a metrics.jsonl; a last line cut short by a kill is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+def read_records(path: Path) -> tuple[list[dict[str, object]], list[str]]:
+    """Return the lines of a metrics.jsonl, and of each that cannot be used why it is left out.
+
+    Raises OSError, and ValueError where `path` is no file.
+    """
+    return read_json_lines(path, (_INTERVAL, _EPOCH))
 
 
 def write_json(content: Mapping[str, object], path: Path) -> None:

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from lib.files import open_in_place, write_atomically
+
 CHECKPOINT = "checkpoint.pth.tar"  # everything, to resume from
 BEST = "model_best.pth.tar"  # bare weights
 FINAL = "final_state.pth.tar"  # bare weights
@@ -43,7 +45,7 @@ def lock(folder: Path) -> TextIO:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115  held open on purpose
+        file = os.fdopen(open_in_place(folder / ".lock", os.O_RDWR), "r+")
     except OSError as error:
         raise ValueError(_not_writable(folder, error)) from None
     try:
@@ -67,7 +69,9 @@ def check_writable(folder: Path) -> None:
 
 
 def _not_writable(folder: Path, error: OSError) -> str:
-    return f"folder {folder} cannot be written ({error.strerror}): give --out a folder that can be"
+    name = "" if error.filename in (None, str(folder)) else f"{error.filename}: "
+    reason = f"{name}{error.strerror}"
+    return f"folder {folder} cannot be written ({reason}): give --out a folder that can be"
 
 
 def check_apart(folder: Path, classes: Path) -> None:
@@ -88,11 +92,11 @@ def _beside(classes: Path) -> Path:
 
 def set_aside_older_run(folder: Path) -> Path | None:
     """Move what an earlier run left into `previous_<n>`; return that folder, None if nothing."""
-    left = [folder / name for name in _OF_A_RUN if (folder / name).exists()]
+    left = [folder / name for name in _OF_A_RUN if os.path.lexists(folder / name)]
     if not left:
         return None
     number = 1
-    while (folder / f"previous_{number}").exists():
+    while os.path.lexists(folder / f"previous_{number}"):
         number += 1
     aside = folder / f"previous_{number}"
     aside.mkdir()
@@ -103,7 +107,7 @@ def set_aside_older_run(folder: Path) -> Path | None:
 
 def sign(folder: Path, launch_id: str) -> None:
     """Note which launch the folder's files are of."""
-    (folder / _LAUNCH).write_text(launch_id, encoding="utf-8")
+    write_atomically(launch_id.encode(), folder / _LAUNCH)
 
 
 def is_signed(folder: Path, launch_id: str) -> bool:
@@ -115,8 +119,11 @@ def is_signed(folder: Path, launch_id: str) -> bool:
 def redirect_output(path: Path, *, append: bool) -> None:
     """Send all that this process prints, from C++ too, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a" if append else "w", buffering=1)  # noqa: SIM115  lives with the process
+    if not append:
+        path.unlink(missing_ok=True)  # emptied, a link would empty what it leads to
+    descriptor = open_in_place(path, os.O_WRONLY | os.O_APPEND)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.dup2(file.fileno(), 1)
-    os.dup2(file.fileno(), 2)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

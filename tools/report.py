@@ -35,6 +35,8 @@ def main() -> int:
         with TemporaryDirectory() as folder:  # RUN/eval is tools/valid.py's
             _evaluate(args, data_path, run.best_epoch, folder=Path(folder))
         run = read_run(args.run)
+    for left_out in run.left_out:
+        print(f"[Warning] left out: {left_out}")
     pictures = find_pictures(run, data_path)
     if run.kept is None:
         print(f"[Warning] {run.why_none_kept}: give --data_path to evaluate the best weights")

@@ -1,9 +1,10 @@
 """Files that can't be decoded: what a batch says about them, and the ledger of a whole run."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
+
+from lib.files import append_lines
 
 POLICIES = ("skip", "fail")
 
@@ -104,10 +105,8 @@ class BadImageLedger:
         if self._path is None or not unlisted:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a+b") as ledger:
-            ledger.write(_missing_line_end(ledger))
-            lines = "".join(f"{path}\t{reason}\n" for path, reason in unlisted)
-            ledger.write(lines.encode("utf-8", errors="surrogateescape"))
+        lines = "".join(f"{path}\t{reason}\n" for path, reason in unlisted)
+        append_lines(lines.encode("utf-8", errors="surrogateescape"), self._path)
         self._listed.update(image.path for image in unlisted)
 
     def _check_share(self) -> None:
@@ -125,11 +124,3 @@ class BadImageLedger:
 def _read_listed(path: Path) -> set[str]:
     text = path.read_bytes().decode("utf-8", errors="surrogateescape")
     return {line.partition("\t")[0] for line in text.split("\n") if "\t" in line}
-
-
-def _missing_line_end(ledger: BinaryIO) -> bytes:
-    """What ends the half line that a run killed while writing has left, if any."""
-    if ledger.tell() == 0:
-        return b""
-    ledger.seek(-1, os.SEEK_END)
-    return b"" if ledger.read(1) == b"\n" else b"\n"

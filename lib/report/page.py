@@ -89,11 +89,11 @@ def _figures(run: RunFiles) -> list[Figure]:
     figures = []
     if best:
         after = f"best, after {_epochs(best)}"
-        figures.append(Figure("Top-1", f"{_number(best['val_accuracy_top1'], 2)} %", after))
+        figures.append(Figure("Top-1", f"{_number(best.get('val_accuracy_top1'), 2)} %", after))
         if len(run.class_names) > 5:
-            top5 = f"{_number(best['val_accuracy_top5'], 2)} %"
+            top5 = f"{_number(best.get('val_accuracy_top5'), 2)} %"
             figures.append(Figure("Top-5", top5, "same weights"))
-        figures.append(Figure("Validation loss", _number(best["val_loss"], 4), "same weights"))
+        figures.append(Figure("Validation loss", _number(best.get("val_loss"), 4), "same weights"))
     if isinstance(result.get("num_train_images"), int):
         num_val = _number(result.get("num_images_expected"))
         figures.append(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib import run_folder
+from lib.checked import COUNT, read_json
 from lib.class_file import read_class_file
 from lib.log import read_records
 from lib.plots.points import Record
 from lib.report.kept import KeptPredictions, read_predictions
+
+# What a report needs of a result.json, of a run that has ended.
+_RESULT = {
+    "kind?": str, "best_epoch?": (COUNT, None), "num_train_images?": COUNT,
+    "num_images_expected?": COUNT, "duration_s?": float, "network?": str, "config?": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class RunFiles:
     bad_images: Sequence[tuple[str, str]]  # path and reason of each
     kept: KeptPredictions | None  # of the best weights
     why_none_kept: str  # where it is None
+    left_out: Sequence[str] = ()  # lines of the files that cannot be used, and why
 
     @property
     def epochs(self) -> list[Record]:
@@ -53,10 +60,10 @@ def read_run(folder: Path) -> RunFiles:
             raise FileNotFoundError(
                 f"{folder} has no {name}: give the folder that a run of tools/train.py wrote to"
             )
-    result = _json(folder / run_folder.RESULT)
+    result = _json(folder / run_folder.RESULT, _RESULT)
     if result.get("kind") == "performance":
         raise ValueError(f"{folder} is of a performance run, which has nothing to report")
-    records = read_records(folder / run_folder.METRICS)
+    records, left_out = read_records(folder / run_folder.METRICS)
     epochs = [record for record in records if record["kind"] == "epoch"]
     class_names = read_class_file(folder / run_folder.CLASSES)
     kept, why_none = _kept(folder, _best_epoch(result, epochs))
@@ -66,16 +73,18 @@ def read_run(folder: Path) -> RunFiles:
             f"{run_folder.PREDICTIONS} beside it is of {kept.predictions.num_classes_met} classes "
             "or more: put the run's own there"
         )
+    bad_images, no_bad_images = _bad_images(folder / run_folder.BAD_IMAGES)
     return RunFiles(
         folder=folder,
         config=(folder / run_folder.CONFIG).read_text(encoding="utf-8", errors="replace"),
         class_names=class_names,
         records=records,
         result=result,
-        environment=_json(folder / run_folder.ENVIRONMENT),
-        bad_images=_bad_images(folder / run_folder.BAD_IMAGES),
+        environment=_json(folder / run_folder.ENVIRONMENT, {str: str}),
+        bad_images=bad_images,
         kept=kept,
         why_none_kept=why_none,
+        left_out=[*left_out, *no_bad_images],
     )
 
 
@@ -108,22 +117,18 @@ def _val_accuracy(record: Record) -> float:
     return accuracy if isinstance(accuracy, int | float) else 0.0
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path, form: dict) -> dict:
     """Return a file's mapping; an empty one where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no mapping")
-    return content
+    return read_json(path, form) if path.exists() else {}
 
 
-def _bad_images(path: Path) -> list[tuple[str, str]]:
+def _bad_images(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return path and reason of each bad picture, and what is said of lines that are neither."""
     if not path.is_file():
-        return []
-    text = path.read_bytes().decode("utf-8", errors="surrogateescape")
-    lines = (line.partition("\t") for line in text.split("\n"))
-    return [(name, reason) for name, tab, reason in lines if tab]
+        return [], []
+    lines = path.read_bytes().decode("utf-8", errors="surrogateescape").split("\n")
+    fields = [(number, *line.partition("\t")) for number, line in enumerate(lines, 1) if line]
+    return (
+        [(name, reason) for _, name, tab, reason in fields if tab],
+        [f"{path} line {number}: it has no tab" for number, _, tab, _ in fields if not tab],
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from yacs.config import CfgNode
 from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import input_choices, input_lines
+from lib.checked import read_json
 from lib.data.bad_images import in_one_line
 from lib.distributed import Processes
 from lib.environment import num_cores
@@ -76,7 +76,8 @@ class Reporter:
         run_folder.sign(self._folder, self._processes.ranks.launch_id)
         first_step = position.epoch * position.num_steps + position.step
         self._records = RunRecords(self._folder, first_step=first_step)
-        self._records.rewind(position.epoch, position.step)
+        for left_out in self._records.rewind(position.epoch, position.step):
+            self.console.say(f"[Warning] left out: {left_out}")
         names = self._parts.images.class_names
         log.write_json({n: i for i, n in enumerate(names)}, self._folder / run_folder.CLASSES)
         write_atomically(self._config.dump().encode(), self._folder / run_folder.CONFIG)
@@ -249,8 +250,11 @@ class Reporter:
         path = self._folder / run_folder.RESULT
         if not (self.continues_here and path.is_file()):
             return False
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before.get("num_epochs") != num_epochs:
+        try:
+            before = read_json(path, {"num_epochs": int})
+        except ValueError:  # damaged: it is made anew
+            return False
+        if before["num_epochs"] != num_epochs:
             return False  # of an earlier, shorter run in this folder
         self.keep(run_folder.RESULT, lambda: log.write_json(before, path))
         self.console.say(
@@ -319,4 +323,5 @@ class Reporter:
 
     def _draw_curves(self) -> None:
         assert self._records is not None, "only rank 0 draws"
-        save_curves(log.read_records(self._records.path), self._folder / run_folder.CURVES)
+        records, _ = log.read_records(self._records.path)
+        save_curves(records, self._folder / run_folder.CURVES)

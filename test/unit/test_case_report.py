@@ -115,11 +115,15 @@ def test_a_step_done_again_after_a_resume_counts_once_with_its_last_loss(tmp_pat
 def test_a_metrics_line_cut_short_by_a_kill_is_named_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Fault L5, R6."""
     run = write_run(tmp_path / "run", TRAIN, (6.9,))
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "interv')
+        file.write('{"kind": "interv\n5\nnull\n[]\n{}\n')
     assert read_losses(run) == [6.9]
-    assert "metrics.jsonl line 3 is cut short" in capsys.readouterr().err
+    assert "[Warning] left out: " in (said := capsys.readouterr().err)
+    assert "metrics.jsonl line 3 is damaged or no JSON" in said
+    assert "metrics.jsonl line 4: it is 5, and a mapping is needed" in said
+    assert len(said.splitlines()) == 5
 
 
 def test_write_report_writes_the_case_log_and_the_loss_list(tmp_path: Path) -> None:
@@ -143,18 +147,21 @@ def test_an_evaluation_needs_no_metrics_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
-        ("[]", "holds a list, a JSON object is needed"),
-        (json.dumps(TRAIN | {"kind": "test"}), "kind is 'test', known are train, performance"),
-        (json.dumps(TRAIN | {"accuracy_top1": None}), "accuracy_top1 is None, a number is needed"),
-        (json.dumps(TRAIN | {"cards": True}), "cards is True, a number is needed"),
+        ("{", "is damaged or no JSON"),
+        ("[]", "it is [], and a mapping is needed"),
+        (json.dumps(TRAIN | {"kind": "test"}), "kind is 'test', and \"train\" or"),
+        (json.dumps(TRAIN | {"accuracy_top1": None}), "accuracy_top1 is None, and a number is needed"),
+        (json.dumps(TRAIN | {"cards": True}), "cards is True, and a number is needed"),
         (json.dumps(TRAIN | {"images_per_s": 0.0}), "images_per_s is 0.0, a number above 0"),
-        (json.dumps(EVAL | {"kind": "performance"}), "train_loss is None, a number is needed"),
+        ("5", "it is 5, and a mapping is needed"),
+        ("[" * 100_000, "it is nested too deeply"),
+        (json.dumps(EVAL | {"kind": "performance"}), "it has no 'train_loss'"),
     ],
 )
 def test_a_result_that_cannot_be_reported_says_what_is_wrong(
     tmp_path: Path, text: str, message: str
 ) -> None:
+    """Fault R6."""
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(ValueError, match=r"result\.json") as error:
         read_figures(tmp_path)

@@ -185,7 +185,7 @@ def test_the_best_epoch_of_a_run_without_a_result_is_the_first_of_the_best(tmp_p
         (lambda run: run.rename(run.with_name("x")), FileNotFoundError, "no such run folder"),
         (lambda run: (run / "classes.json").unlink(), FileNotFoundError, "has no classes.json"),
         (lambda run: (run / "result.json").write_text("{"), ValueError, "json is damaged"),
-        (lambda run: (run / "result.json").write_text("[]"), ValueError, "holds no mapping"),
+        (lambda run: (run / "result.json").write_text("[]"), ValueError, "result.json: it is .., and a mapping is needed"),
         (
             lambda run: (run / "result.json").write_text('{"kind": "performance"}'),
             ValueError,

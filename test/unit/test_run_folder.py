@@ -10,9 +10,11 @@ from lib import run_folder
 from lib.run_folder import (
     check_apart,
     check_writable,
+    is_signed,
     lock,
     redirect_output,
     set_aside_older_run,
+    sign,
 )
 
 REPO = Path(__file__).resolve().parents[2]
@@ -132,3 +134,30 @@ def test_a_run_folder_among_class_folders_is_refused_with_one_beside_them(tmp_pa
             check_apart(folder, Path("data"))
     for folder in (Path("runs"), Path("data_run"), Path("data/../run")):
         check_apart(folder, Path("data"))
+
+
+def test_no_link_in_a_run_folder_is_followed(tmp_path):
+    """Fault R4."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    run = tmp_path / "run"
+    (run / "logs").mkdir(parents=True)
+    for name in (".lock", ".launch", "metrics.jsonl", "logs/rank_1.log"):
+        (run / name).symlink_to(victim)
+    with pytest.raises(ValueError, match=r"\.lock: it is a link: remove it"):
+        lock(run)
+    sign(run, "a launch")
+    assert is_signed(run, "a launch")
+    set_aside_older_run(run)
+    assert not (run / "metrics.jsonl").is_symlink()
+    _printing_process(run / "logs" / "rank_1.log", append=False)
+    assert victim.read_text() == "precious"
+    assert "printed" in (run / "logs" / "rank_1.log").read_text()
+
+
+def test_a_lock_that_is_a_hard_link_empties_nothing(tmp_path):
+    """Fault R4."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / ".lock").hardlink_to(tmp_path / "victim")
+    lock(tmp_path).close()
+    assert (tmp_path / "victim").read_text() == "precious"
