@@ -200,6 +200,8 @@ def _name(form: object) -> str:
     if isinstance(form, tuple):
         return " or ".join(dict.fromkeys(_name(choice) for choice in form))
     if isinstance(form, range):
+        if form.stop == form.start + 1:
+            return str(form.start)
         end = f" to {form.stop - 1}" if form.stop < COUNT.stop else ""
         return f"a whole number from {form.start}{end}"
     if isinstance(form, list):

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from zipfile import BadZipFile
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
+from lib.arrays import ArrayForms, read_arrays, texts_of
+from lib.checked import COUNT, parse_json, shown
 from lib.data.lists import ImageList, names_to_evaluate, require_same_classes
 from lib.stores import StorageError, Store, is_url, open_store
 
@@ -30,6 +30,23 @@ INDEX = "index.json"
 PROGRESS = ".packing"  # the folder that tells how far a packing has come
 PICTURES = "pictures.npz"
 KIND, FORMAT = "packed pictures", 1
+_MAX_INDEX_BYTES, _MAX_TABLE_BYTES = 2**28, 2**32  # a million shards, a hundred million pictures
+_FILE = {"name": str, "num_bytes": COUNT, "sha256": str, "num_images": COUNT}
+_PART = {"class_names": (None, [str]), "pictures": _FILE, "shards": [_FILE]}
+_INDEX = {
+    "kind": KIND,
+    "format": range(FORMAT, FORMAT + 1),
+    "recipe": {"resize": (None, COUNT), "quality": (None, COUNT)},
+    "parts": {str: _PART},
+}
+_TABLE: ArrayForms = {
+    "shards": ("iu", ("N",)),
+    "offsets": ("iu", ("N",)),
+    "lengths": ("iu", ("N",)),
+    "targets": ("iu", ("N",)),
+    "name_ends": ("iu", ("N",)),
+    "characters": ("u", ("c",)),
+}
 
 
 @dataclass(frozen=True)
@@ -80,11 +97,9 @@ class Places:
 
     def paths(self, shards: tuple[FileSum, ...]) -> list[str]:
         """Return `<shard>/<name in it>` for each picture."""
-        text, paths, begin = self.characters.tobytes().decode("ascii"), [], 0
-        for shard, end in zip(self.shards.tolist(), self.name_ends.tolist(), strict=True):
-            paths.append(f"{shards[shard].name}/{text[begin:end]}")
-            begin = end
-        return paths
+        names = texts_of(self.characters.tobytes(), self.name_ends, where=PICTURES)
+        pairs = zip(self.shards.tolist(), names, strict=True)
+        return [f"{shards[shard].name}/{name.decode('ascii')}" for shard, name in pairs]
 
 
 class PackedContents:
@@ -170,18 +185,15 @@ def read_index(store: Store) -> Index:
     Raises StorageError where there is none, ValueError where it is damaged or of another kind.
     """
     where = store.where(INDEX)
-    try:
-        content = json.loads(store.whole(INDEX))
-        found = (content["kind"], content["format"])
-        if found != (KIND, FORMAT):
-            raise ValueError(f"{where} is of the kind {found}, and {(KIND, FORMAT)} is needed")
-        parts = {name: _parsed(part) for name, part in content["parts"].items()}
-        return Index(content["recipe"], parts)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
-        raise ValueError(
-            f"{where} is not the index of a packed data set, or it is damaged: remove it, or pack "
-            "the data set again"
-        ) from None
+    content = parse_json(store.whole(INDEX, most=_MAX_INDEX_BYTES), _INDEX, where=where)
+    index = Index(
+        content["recipe"], {name: _parsed(part) for name, part in content["parts"].items()}
+    )
+    for file in index.files:
+        path = PurePosixPath(file.name)
+        if path.is_absolute() or ".." in path.parts or "\0" in file.name or not path.name:
+            raise ValueError(f"{where}: {shown(file.name)} is no file of this data set")
+    return index
 
 
 def index_content(index: Index) -> dict[str, object]:
@@ -205,13 +217,17 @@ def places_content(places: Places) -> bytes:
     return file.getvalue()
 
 
-def _parsed(part: Mapping[str, object]) -> PartIndex:
-    names, shards = part["class_names"], part["shards"]
+def _parsed(part: dict) -> PartIndex:
+    names = part["class_names"]
     return PartIndex(
-        None if names is None else tuple(names),  # type: ignore[arg-type]
-        FileSum(**part["pictures"]),  # type: ignore[arg-type]
-        tuple(FileSum(**shard) for shard in shards),  # type: ignore[attr-defined]
+        None if names is None else tuple(names),
+        _file_sum(part["pictures"]),
+        tuple(map(_file_sum, part["shards"])),
     )
+
+
+def _file_sum(content: dict) -> FileSum:
+    return FileSum(*(content[name] for name in _FILE))
 
 
 def _part(store: Store, index: Index, name: str) -> PartIndex:
@@ -232,7 +248,7 @@ def _images(
 ) -> ImageList:
     """Return a part's pictures; those of the folders `found` get their places in `names`."""
     part = index.parts[name]
-    places = _read_places(store, part.pictures)
+    places = _read_places(store, part)
     for shard in part.shards:  # one byte of each: what is missing is told before work begins
         store.part(shard.name, 0, 1, size=shard.num_bytes)
     targets = places.targets
@@ -255,15 +271,28 @@ def describe(recipe: Mapping[str, object]) -> str:
     return f"short side {recipe['resize']}, quality {recipe['quality']}"
 
 
-def _read_places(store: Store, file: FileSum) -> Places:
-    content = store.whole(file.name)
+def _read_places(store: Store, part: PartIndex) -> Places:
+    file, where = part.pictures, store.where(part.pictures.name)
+    content = store.whole(file.name, most=min(file.num_bytes, _MAX_TABLE_BYTES))
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise StorageError(
-            f"{store.where(file.name)} is not the file that {INDEX} tells of: it was damaged or "
+            f"{where} is not the file that {INDEX} tells of: it was damaged or "
             "replaced; pack the data set again"
         )
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Places(**arrays)
-    except (ValueError, TypeError, KeyError, BadZipFile) as error:
-        raise StorageError(f"{store.where(file.name)} is damaged: {error}") from None
+    arrays = read_arrays(io.BytesIO(content), _TABLE, where=where, lengths={"N": file.num_images})
+    shards, offsets, lengths, targets, ends = numbers = tuple(
+        arrays[name].astype(np.int64) for name in _TABLE if name != "characters"
+    )
+    characters = arrays["characters"].astype(np.uint8)
+    places = Places(shards, offsets, lengths, targets, ends, characters)
+    sizes = np.array([shard.num_bytes for shard in part.shards], np.int64)
+    num_classes = np.inf if part.class_names is None else len(part.class_names)
+    if (
+        min(int(array.min(initial=0)) for array in numbers) < 0
+        or places.shards.max(initial=-1) >= len(sizes)
+        or places.targets.max(initial=-1) >= num_classes
+        or (places.lengths > sizes[places.shards] - places.offsets).any()
+        or (arrays["characters"] > 127).any()
+    ):
+        raise ValueError(f"{where} tells of shards, bytes or classes that {INDEX} does not have")
+    return places

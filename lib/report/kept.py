@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from lib.arrays import ArrayForms, read_arrays, texts_of
 from lib.data import ImageList
 from lib.files import write_atomically
 from lib.predictions import Predictions
 
-# What numpy raises for damaged files, as tried with flipped and missing bytes.
-_DAMAGES = (
-    ValueError, LookupError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    struct.error,
-)  # fmt: skip
+_FORMS: ArrayForms = {
+    "indices": ("iu", ("N",)),
+    "targets": ("iu", ("N",)),
+    "classes": ("iu", ("N", "k")),
+    "probabilities": ("f", ("N", "k")),
+    "characters": ("u", ("c",)),
+    "ends": ("iu", ("N",)),
+    "epoch": ("iu", ()),
+    "data_path": ("u", ("p",)),
+}
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,24 @@ def read_predictions(path: Path) -> KeptPredictions:
     """Return what `keep_predictions` wrote. Raises FileNotFoundError, ValueError for damage."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file of predictions: {path}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            indices, targets, classes = (
-                torch.from_numpy(arrays[name].astype(np.int64))
-                for name in ("indices", "targets", "classes")
-            )
-            shares = torch.from_numpy(arrays["probabilities"])
-            predictions = Predictions(indices, targets, classes, shares)
-            text, ends = arrays["characters"].tobytes(), arrays["ends"].tolist()
-            paths = [
-                os.fsdecode(text[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=bool(ends))
-            ]
-            where = os.fsdecode(arrays["data_path"].tobytes())
-            return KeptPredictions(predictions, tuple(paths), int(arrays["epoch"]), where)
-    except _DAMAGES as error:
-        raise ValueError(f"{path} is damaged, or no file of predictions: {error}") from None
+    arrays = read_arrays(path, _FORMS, where=str(path))
+    indices, targets, classes = (
+        torch.from_numpy(arrays[name].astype(np.int64))
+        for name in ("indices", "targets", "classes")
+    )
+    if (
+        not classes.shape[1]
+        or min((int(t.min()) for t in (indices, targets, classes) if len(t)), default=0) < 0
+    ):
+        raise ValueError(f"{path} is damaged: a number of a picture or class is below 0")
+    shares = torch.from_numpy(arrays["probabilities"].astype(np.float32))
+    names = texts_of(arrays["characters"].tobytes(), arrays["ends"], where=str(path))
+    return KeptPredictions(
+        Predictions(indices, targets, classes, shares),
+        tuple(map(os.fsdecode, names)),
+        int(arrays["epoch"]),
+        os.fsdecode(arrays["data_path"].tobytes()),
+    )
 
 
 def relative_paths(images: ImageList, places: list[int], data_path: Path | str) -> list[str]:

@@ -28,6 +28,7 @@ LEVELS = {
     # What knows nothing of devices: settings, the network, the pictures, the command line.
     0: (
         "allocator",
+        "arrays",
         "case_report",
         "class_file",
         "cli",
@@ -75,6 +76,7 @@ LEVELS = {
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 WITHOUT_TORCH = (
+    "arrays",
     "ascend",
     "case_report",
     "checked",

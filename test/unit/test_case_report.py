@@ -150,7 +150,10 @@ def test_an_evaluation_needs_no_metrics_file(tmp_path: Path) -> None:
         ("{", "is damaged or no JSON"),
         ("[]", "it is [], and a mapping is needed"),
         (json.dumps(TRAIN | {"kind": "test"}), "kind is 'test', and \"train\" or"),
-        (json.dumps(TRAIN | {"accuracy_top1": None}), "accuracy_top1 is None, and a number is needed"),
+        (
+            json.dumps(TRAIN | {"accuracy_top1": None}),
+            "accuracy_top1 is None, and a number is needed",
+        ),
         (json.dumps(TRAIN | {"cards": True}), "cards is True, and a number is needed"),
         (json.dumps(TRAIN | {"images_per_s": 0.0}), "images_per_s is 0.0, a number above 0"),
         ("5", "it is 5, and a mapping is needed"),

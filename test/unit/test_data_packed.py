@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,12 +235,90 @@ def test_what_is_wrong_with_the_files_is_told_before_anything_begins(
         "shard cut": f"{last} has .* bytes and the index says",
         "shard gone": f"{last} can't be read: No such file",
         "list": "train/pictures.npz is not the file that index.json tells of",
-        "index": "index.json is not the index of a packed data set, or it is damaged",
-        "kind": r"is of the kind \('packed pictures', 2\)",
+        "index": "index.json is damaged or no JSON",
+        "kind": "index.json: format is 2, and 1 is needed",
         "part": "index.json has no part 'train'; its parts: val",
     }[damage]
     with pytest.raises((StorageError, ValueError), match=pattern) as caught:
         read(out)
+    assert "\n" not in str(caught.value)
+
+
+def set_at(content: object, place: tuple[str | int, ...], value: object) -> None:
+    for key in place[:-1]:
+        content = content[key]
+    content[place[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("parts",), []),
+        (("parts", "val", "class_names"), [1, 2, 3]),
+        (("parts", "val", "class_names"), "abc"),
+        (("parts", "val", "shards"), None),
+        (("parts", "val", "shards", 0, "num_bytes"), "8"),
+        (("parts", "val", "shards", 0, "num_bytes"), -1),
+        (("parts", "val", "shards", 0, "num_bytes"), 10**30),
+        (("parts", "val", "pictures", "sha256"), None),
+        (("parts", "val", "pictures", "name"), "/etc/passwd"),
+        (("parts", "val", "pictures", "name"), "val/../../x"),
+        (("parts", "val", "pictures", "num_images"), 10**12),
+        (("recipe",), {}),
+        (("recipe", "resize"), True),
+    ],
+)
+def test_an_index_of_another_form_is_refused_in_one_line(
+    packed: Path, tmp_path: Path, place: tuple[str | int, ...], value: object
+) -> None:
+    """Fault R6."""
+    index = json.loads((packed / "index.json").read_text())
+    set_at(index, place, value)
+    shutil.copytree(packed, tmp_path / "out")
+    (tmp_path / "out" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError) as caught:
+        read_val(tmp_path / "out", val_set="val", class_names=None, num_classes=3)
+    assert "index.json" in str(caught.value) or "pictures.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("shards", lambda array: array + 1000),
+        ("offsets", lambda array: array * 1000),
+        ("offsets", lambda array: array - 10**6),
+        ("lengths", lambda array: array * 0 + 2**62),
+        ("lengths", lambda array: array.astype(np.float32)),
+        ("targets", lambda array: array + 3),
+        ("targets", lambda array: array[:-1]),
+        ("targets", lambda array: array[None]),
+        ("name_ends", lambda array: array[::-1]),
+        ("characters", lambda array: array[:-1]),
+        ("characters", lambda array: array + 128),
+        ("characters", lambda array: np.array(["a"] * len(array))),
+        ("characters", None),
+    ],
+)
+def test_a_table_of_pictures_of_another_form_is_refused_in_one_line(
+    packed: Path, tmp_path: Path, name: str, change: Callable[[np.ndarray], np.ndarray] | None
+) -> None:
+    """Fault R6."""
+    with np.load(packed / "val" / "pictures.npz") as arrays:
+        arrays = dict(arrays)
+    array = arrays.pop(name)
+    if change is not None:
+        arrays[name] = change(array)
+    shutil.copytree(packed, tmp_path / "out")
+    np.savez_compressed(tmp_path / "out" / "val" / "pictures.npz", **arrays)
+    content = (tmp_path / "out" / "val" / "pictures.npz").read_bytes()
+    index = json.loads((packed / "index.json").read_text())
+    index["parts"]["val"]["pictures"] |= {
+        "sha256": hashlib.sha256(content).hexdigest(), "num_bytes": len(content),
+    }  # fmt: skip
+    (tmp_path / "out" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="pictures.npz") as caught:
+        read_val(tmp_path / "out", val_set="val", class_names=None, num_classes=3)
     assert "\n" not in str(caught.value)
 
 

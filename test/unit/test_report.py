@@ -185,7 +185,11 @@ def test_the_best_epoch_of_a_run_without_a_result_is_the_first_of_the_best(tmp_p
         (lambda run: run.rename(run.with_name("x")), FileNotFoundError, "no such run folder"),
         (lambda run: (run / "classes.json").unlink(), FileNotFoundError, "has no classes.json"),
         (lambda run: (run / "result.json").write_text("{"), ValueError, "json is damaged"),
-        (lambda run: (run / "result.json").write_text("[]"), ValueError, "result.json: it is .., and a mapping is needed"),
+        (
+            lambda run: (run / "result.json").write_text("[]"),
+            ValueError,
+            "result.json: it is .., and a mapping is needed",
+        ),
         (
             lambda run: (run / "result.json").write_text('{"kind": "performance"}'),
             ValueError,
@@ -238,6 +242,71 @@ def test_damaged_predictions_are_as_if_they_were_not_there(spoiled, tmp_path: Pa
     assert run.kept is None
     assert f"{path} is damaged" in run.why_none_kept and "\n" not in run.why_none_kept
     assert "is damaged" in page_of(folder, pictures).text
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("targets", np.array([0])),
+        ("targets", np.array([0, -1])),
+        ("targets", np.array([[0, 1]])),
+        ("targets", np.array(["a", "b"])),
+        ("classes", np.zeros((2, 0), np.int32)),
+        ("classes", np.array([1, 1])),
+        ("probabilities", np.array([[1, 0], [1, 0]])),
+        ("ends", np.array([9, 5])),
+        ("ends", np.array([1, 10**9])),
+        ("epoch", np.array([1, 2])),
+        ("epoch", np.array(1.5)),
+    ],
+)
+def test_predictions_of_another_form_are_as_if_they_were_not_there(
+    tmp_path: Path, name: str, array: np.ndarray
+) -> None:
+    """Fault R6."""
+    folder, pictures = whole_run(tmp_path, NAMES, targets=[0, 1], answers=[1, 1])
+    with np.load(folder / "predictions.npz") as arrays:
+        arrays = {**arrays, name: array}
+    np.savez(folder / "predictions.npz", **arrays)
+    run = read_run(folder)
+    assert run.kept is None and "predictions.npz is damaged" in run.why_none_kept
+    page_of(folder, pictures)
+
+
+def test_lines_of_another_form_are_left_out_and_told(tmp_path: Path) -> None:
+    """Fault L5, R6."""
+    folder, pictures = whole_run(tmp_path, NAMES, targets=[0, 1], answers=[1, 1])
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('5\nnull\n[]\n{}\n{"kind": "epoch"}\n{"kind": "epoch", "epoch": "1"}\n')
+        file.write('{"kind": "interval", "epoch": 0, "step": 1, "num_steps": 0}\n{"kind": "epo')
+    (folder / "bad_images.tsv").write_text("a.jpg\tcut\nb.jp")
+    run = read_run(folder)
+    assert len(run.records) == 4 and len(run.left_out) == 9
+    assert "metrics.jsonl line 5: it is 5, and a mapping with kind 'interval' or" in run.left_out[0]
+    assert run.left_out[-1].endswith("bad_images.tsv line 2: it has no tab")
+    page_of(folder, pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("result.json", '{"best_epoch": "1"}'),
+        ("result.json", '{"duration_s": true}'),
+        ("result.json", '{"duration_s": 1e999}'),
+        ("environment.json", '{"device": ["cpu"]}'),
+        ("environment.json", "[" * 100_000),
+        ("classes.json", "[" * 100_000),
+    ],
+)
+def test_files_of_another_form_are_told_in_one_line(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    """Fault R6."""
+    folder, _ = whole_run(tmp_path, NAMES, targets=[0, 1], answers=[1, 1])
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=name) as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
 
 
 # Predictions
