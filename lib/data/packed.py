@@ -31,8 +31,8 @@ PROGRESS = ".packing"  # the folder that tells how far a packing has come
 PICTURES = "pictures.npz"
 KIND, FORMAT = "packed pictures", 1
 _MAX_INDEX_BYTES, _MAX_TABLE_BYTES = 2**28, 2**32  # a million shards, a hundred million pictures
-_FILE = {"name": str, "num_bytes": COUNT, "sha256": str, "num_images": COUNT}
-_PART = {"class_names": (None, [str]), "pictures": _FILE, "shards": [_FILE]}
+FILE_FORM = {"name": str, "num_bytes": COUNT, "sha256": str, "num_images": COUNT}
+_PART = {"class_names": (None, [str]), "pictures": FILE_FORM, "shards": [FILE_FORM]}
 _INDEX = {
     "kind": KIND,
     "format": range(FORMAT, FORMAT + 1),
@@ -227,7 +227,7 @@ def _parsed(part: dict) -> PartIndex:
 
 
 def _file_sum(content: dict) -> FileSum:
-    return FileSum(*(content[name] for name in _FILE))
+    return FileSum(*(content[name] for name in FILE_FORM))
 
 
 def _part(store: Store, index: Index, name: str) -> PartIndex:

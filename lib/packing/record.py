@@ -1,23 +1,34 @@
 """What is finished of a packing, so that a restart goes on behind it.
 
-`.packing/options.json` says how the pictures are packed. `.packing/<part>/<number>.json` comes
-after each shard, and says of which pictures it is made.
+`.packing/options.json` says how the pictures are packed. `.packing/<part>/<number>.json` says of
+which pictures a shard is made. It comes just before the shard gets its name: what has no record is
+somebody else's file, and stays.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lib.data.packed import PROGRESS, FileSum
+from lib.checked import COUNT, read_json, shown
+from lib.data.packed import FILE_FORM, PICTURES, PROGRESS, FileSum
 from lib.files import write_atomically
 from lib.packing.pictures import Picture
 
 _OPTIONS = "options.json"
+_SAMPLE = {"name": str, "offset": COUNT, "num_bytes": COUNT, "target": COUNT}
+_SHARD = {
+    "file": FILE_FORM,
+    "end": COUNT,
+    "is_last": bool,
+    "made_of": str,
+    "samples": [_SAMPLE],
+    "failed": {str: str},
+}
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
@@ -55,11 +66,10 @@ class Record:
         """
         path = self.root / PROGRESS / _OPTIONS
         if path.is_file():
-            theirs = _read(path)
+            theirs = _read(path, {str: object}) or {}
             if theirs != options:
-                theirs = theirs if isinstance(theirs, dict) else {}
                 differences = ", ".join(
-                    f"{key} {theirs.get(key)} for {options.get(key)}"
+                    f"{shown(key)[1:-1]} {shown(theirs.get(key))} for {options.get(key)}"
                     for key in {**options, **theirs}
                     if theirs.get(key) != options.get(key)
                 )
@@ -69,12 +79,12 @@ class Record:
                 )
             return
         others = sorted(entry.name for entry in self.root.iterdir() if entry.name != ".lock")
-        if others:
+        if others and others != [PROGRESS]:  # which a killed packing had just made
             raise ValueError(
                 f"{self.root} holds other files ({others[0]}, ...): give an empty folder, or one "
                 "that doesn't exist"
             )
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         _write(options, path)
 
     def finished(self, part: str, pictures: Sequence[Picture]) -> list[ShardRecord]:
@@ -82,7 +92,7 @@ class Record:
         kept: list[ShardRecord] = []
         first = 0
         while first < len(pictures):
-            record = _parsed(_read(self._path(part, len(kept))))
+            record = _parsed(_read(self._path(part, len(kept)), _SHARD))
             if record is None or not self._is_good(record, pictures, first):
                 break
             kept.append(record)
@@ -91,17 +101,20 @@ class Record:
 
     def drop_from(self, part: str, number: int) -> None:
         """Remove the shards of a part from `number` on, and their records."""
-        for folder, ending in ((self._path(part, 0).parent, ".json"), (self.root / part, ".tar")):
-            for path in sorted(folder.glob(f"*{ending}")):
-                if path.stem.isdecimal() and int(path.stem) >= number:
-                    path.unlink()
+        for path in sorted(self._path(part, 0).parent.glob("*.json")):
+            if path.stem.isdecimal() and int(path.stem) >= number:
+                (self.root / part / f"{path.stem}.tar").unlink(missing_ok=True)
+                path.unlink()
 
     def drop_parts_but(self, parts: Sequence[str]) -> None:
-        """Remove the parts of an earlier packing that there are no pictures for any more."""
+        """Remove what was packed of parts that there are no pictures for any more."""
         for folder in (self.root / PROGRESS).iterdir():
             if folder.is_dir() and folder.name not in parts:
-                shutil.rmtree(self.root / folder.name, ignore_errors=True)
-                shutil.rmtree(folder)
+                self.drop_from(folder.name, 0)
+                (self.root / folder.name / PICTURES).unlink(missing_ok=True)
+                for emptied in (self.root / folder.name, folder):
+                    with suppress(OSError):  # it holds somebody's files
+                        emptied.rmdir()
 
     def add(self, part: str, number: int, record: ShardRecord) -> None:
         """Write down a shard that is whole."""
@@ -134,19 +147,22 @@ def _write(content: object, path: Path) -> None:
     write_atomically(json.dumps(content).encode(), path)
 
 
-def _read(path: Path) -> object:
-    """Return what a record holds; None where it is missing or damaged."""
+def _read(path: Path, form: dict) -> dict | None:
+    """Return what a record holds; None where it is missing, damaged or of another form."""
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path, form)
     except (OSError, ValueError):
         return None
 
 
-def _parsed(content: object) -> ShardRecord | None:
-    try:
-        fields = dict(content)  # type: ignore[call-overload]
-        fields["file"] = FileSum(**fields["file"])
-        fields["samples"] = tuple(Sample(**sample) for sample in fields["samples"])
-        return ShardRecord(**fields)
-    except (TypeError, KeyError, ValueError):
+def _parsed(content: dict | None) -> ShardRecord | None:
+    if content is None:
         return None
+    return ShardRecord(
+        FileSum(*(content["file"][name] for name in FILE_FORM)),
+        content["end"],
+        content["is_last"],
+        content["made_of"],
+        tuple(Sample(*(sample[name] for name in _SAMPLE)) for sample in content["samples"]),
+        content["failed"],
+    )

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lib import run_folder
+from lib.checked import shown
 from lib.data import packed
 from lib.data.lists import ImageList, read_split, require_same_classes
 from lib.data.packed import FileSum, Index, PartIndex, Places
@@ -28,6 +29,7 @@ from lib.stops import stops_noted
 
 _PICTURES_A_JOB = 16
 _MEGABYTE = 1_000_000
+_TAKEN = (packed.INDEX, run_folder.BAD_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,12 @@ class PackOptions:
         ):
             if not is_good:
                 raise ValueError(f"{name} is {value}: use {allowed}")
+        for name in self.parts:
+            if name.startswith(".") or name != os.path.basename(name) or name in ("", *_TAKEN):
+                raise ValueError(
+                    f"--train_set and --val_set name folders in DATA, and {shown(name)} is no such "
+                    "name: it has no / and does not begin with a dot"
+                )
 
     @property
     def recipe(self) -> dict[str, object]:
@@ -170,6 +178,8 @@ def _write_rest(
 ) -> list[ShardRecord]:
     """Write the shards behind the finished ones, and record each."""
     first = _first_left(finished)
+    if (record.root / part).is_symlink():
+        raise ValueError(f"{record.root / part} is a link, which is not followed: remove it")
     (record.root / part).mkdir(exist_ok=True)
     starts = range(first, len(pictures), _PICTURES_A_JOB)
     done = run_in_processes(
@@ -192,9 +202,14 @@ def _write_rest(
         while ahead is not None:
             number = len(finished) + len(shards)
             shard, ahead = _write_shard(
-                record.root, f"{part}/{number:06}.tar", ahead, coming, pictures, options
+                record,
+                part,
+                number=number,
+                first=ahead,
+                coming=coming,
+                pictures=pictures,
+                options=options,
             )
-            record.add(part, number, shard)
             shards.append(shard)
     return shards
 
@@ -206,18 +221,26 @@ def _counted(coming: Iterator[Packed], progress: tqdm) -> Iterator[Packed]:
 
 
 def _write_shard(
-    root: Path,
-    name: str,
+    record: Record,
+    part: str,
+    *,
+    number: int,
     first: Packed,
     coming: Iterator[Packed],
     pictures: list[Picture],
     options: PackOptions,
 ) -> tuple[ShardRecord, Packed | None]:
-    """Write a shard of `first` and what comes; return it, and what no longer went in."""
+    """Write a shard of `first` and what comes; return it, and what no longer went in.
+
+    Raises ValueError where there is a file of its name already, which isn't of this packing.
+    """
+    name = f"{part}/{number:06}.tar"
+    if os.path.lexists(record.root / name):
+        raise ValueError(f"{record.root / name} is not of this packing: move it elsewhere")
     samples: list[Sample] = []
     failed: dict[str, str] = {}
     ahead: Packed | None = first
-    with open_atomically(root / name) as file:
+    with open_atomically(record.root / name) as file:
         writer = ShardWriter(file)
         while ahead is not None:
             if ahead.failure:
@@ -230,15 +253,16 @@ def _write_shard(
                 samples.append(_add(writer, ahead, label))
             ahead = next(coming, None)
         sha256 = writer.end()
-    end = len(pictures) if ahead is None else ahead.picture.number
-    shard = ShardRecord(
-        FileSum(name, writer.num_bytes, sha256, len(samples)),
-        end,
-        ahead is None,
-        fingerprint(pictures[first.picture.number : end]),
-        tuple(samples),
-        failed,
-    )
+        end = len(pictures) if ahead is None else ahead.picture.number
+        shard = ShardRecord(
+            FileSum(name, writer.num_bytes, sha256, len(samples)),
+            end,
+            ahead is None,
+            fingerprint(pictures[first.picture.number : end]),
+            tuple(samples),
+            failed,
+        )
+        record.add(part, number, shard)
     return shard, ahead
 
 

@@ -18,6 +18,7 @@ from timm.data.readers.reader_image_tar import ReaderImageTar
 
 from lib import run_folder
 from lib.packing import PackOptions, damaged_files, pack
+from lib.packing.pictures import Picture
 from lib.packing.record import Record
 from lib.transforms import open_rgb, resize_short_side
 
@@ -127,19 +128,19 @@ def test_larger_pictures_are_shrunk_and_others_are_left_as_they_are(
 
 
 def pack_and_die(data: Path, out: Path, num_shards: int) -> None:
-    """Pack in this process until some shards are finished, then end it as a power cut would."""
+    """Pack in this process, and end it as a power cut would just before a shard gets its name."""
     add = Record.add
 
     def add_and_die(self, part, number, record):
         add(self, part, number, record)
-        if number + 1 == num_shards:
+        if number == num_shards:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Record.add = add_and_die
     pack(data, out, SMALL)
 
 
-@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize("num_shards", [0, 2])
 def test_a_killed_packing_goes_on_behind_its_finished_shards(
     data: Path, tmp_path: Path, num_shards: int, run_script
 ) -> None:
@@ -155,7 +156,8 @@ def test_a_killed_packing_goes_on_behind_its_finished_shards(
     before = {path.name: path.stat().st_mtime_ns for path in (out / "train").glob("0*.tar")}
     report = pack(data, out, SMALL)
     assert report.num_kept == {"train": num_shards, "val": 0}
-    for name, time_ns in list(before.items())[:num_shards]:
+    assert len(before) == num_shards
+    for name, time_ns in before.items():
         assert (out / "train" / name).stat().st_mtime_ns == time_ns
     pack(data, tmp_path / "whole", SMALL)
     assert sums(out) == sums(tmp_path / "whole")
@@ -382,3 +384,73 @@ def test_the_index_says_how_the_pictures_were_made(data: Path, tmp_path: Path) -
     content = (tmp_path / "out" / shard["name"]).read_bytes()
     assert shard["num_bytes"] == len(content) and shard["num_images"] == 9
     assert shard["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/tmp", "", ".", "..", "../x", "a/b", ".packing", ".lock", "index.json", "bad_images.tsv"],
+)
+def test_a_part_is_a_folder_in_the_data_and_in_the_target(name: str) -> None:
+    """Fault L0."""
+    for parts in ((name, "val"), ("train", name)):
+        with pytest.raises(ValueError, match="name folders in DATA, and '.*' is no such name"):
+            PackOptions(parts=parts)
+
+
+def test_files_that_the_tool_did_not_write_are_never_touched(data: Path, tmp_path: Path) -> None:
+    """Fault L0."""
+    out = tmp_path / "out"
+    pack(data, out, SMALL)
+    theirs = [out / "train" / name for name in ("7.tar", "12.json", "999999.tar", "notes.txt")]
+    theirs += [out / "val" / "my.tar", out / "mine.txt", out / ".packing" / "notes.json"]
+    for path in theirs:
+        path.write_text("mine")
+    write_picture(data / "train" / "c0" / "0.png", seed=50)  # all shards are made again
+    pack(data, out, SMALL)
+    Record(out).drop_parts_but(["train"])
+    assert [path.read_text() for path in theirs] == ["mine"] * len(theirs)
+    assert [path.name for path in (out / "val").iterdir()] == ["my.tar"]
+
+
+def test_a_strangers_shard_is_not_written_over(data: Path, tmp_path: Path) -> None:
+    """Fault L0."""
+    strangers = tmp_path / "out" / "train" / "000000.tar"
+    (tmp_path / "out").mkdir()
+    Record(tmp_path / "out").claim(SMALL.recipe)
+    strangers.parent.mkdir()
+    strangers.write_text("mine")
+    with pytest.raises(ValueError, match=f"{strangers} is not of this packing: move it"):
+        pack(data, tmp_path / "out", SMALL)
+    assert strangers.read_text() == "mine"
+
+
+def test_a_link_in_the_place_of_a_part_is_not_followed(data: Path, tmp_path: Path) -> None:
+    """Fault L0, R4."""
+    theirs = tmp_path / "theirs"
+    for folder in (theirs, tmp_path / "out"):
+        folder.mkdir()
+    (theirs / "000000.tar").write_text("mine")
+    Record(tmp_path / "out").claim(SMALL.recipe)
+    (tmp_path / "out" / "train").symlink_to(theirs)
+    with pytest.raises(ValueError, match="train is a link, which is not followed: remove it"):
+        pack(data, tmp_path / "out", SMALL)
+    assert (theirs / "000000.tar").read_text() == "mine"
+
+
+def test_a_packing_killed_at_its_very_beginning_goes_on(tmp_path: Path) -> None:
+    """Fault R7."""
+    (tmp_path / ".packing").mkdir()
+    for _ in range(2):
+        Record(tmp_path).claim(SMALL.recipe)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"file": 5}', "[" * 100_000, '{"end": "x"}'])
+def test_a_record_of_another_form_is_as_if_it_were_not_there(tmp_path: Path, content: str) -> None:
+    """Fault R6."""
+    (tmp_path / ".packing" / "train").mkdir(parents=True)
+    (tmp_path / ".packing" / "train" / "000000.json").write_text(content)
+    assert Record(tmp_path).finished("train", [Picture("a.png", 0, 0, 8, 0)]) == []
+    (tmp_path / ".packing" / "options.json").write_text(content)
+    with pytest.raises(ValueError, match="was packed with other options") as caught:
+        Record(tmp_path).claim(SMALL.recipe)
+    assert "\n" not in str(caught.value)
