@@ -13,8 +13,10 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import NoReturn, TextIO
+
+from lib.readable import readable
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
@@ -68,7 +70,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
     """Print one `[Error]` line on stderr and leave with `exit_code`."""
-    print(f"[Error] {' '.join(message.split())}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody hears it, and the exit code still tells
+        print(f"[Error] {readable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     raise SystemExit(exit_code)
 
 
@@ -103,33 +106,86 @@ def torch_npu_refusal(cause: BaseException) -> str:
     )
 
 
+class _Shown:
+    """A stream of texts as they may be shown, whatever the names in them hold; see `readable`.
+
+    Names should be made readable before: this keeps line ends, which lines need.
+    """
+
+    def __init__(self, stream: TextIO | None, name: str, *, keep: str):
+        self._name, self._keep = name, keep
+        self.failure: OSError | None = None  # what was printed isn't whole
+        if stream is None:  # closed from the start
+            stream = open(os.devnull, "w")  # noqa: SIM115  lives with the process
+            self.failure = OSError(errno.EBADF, "it is closed", name)
+        if isinstance(stream, io.TextIOWrapper):  # a file name may have bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._noting():
+            return self._stream.write(readable(text, keep=self._keep))
+
+    def flush(self) -> None:
+        with self._noting():
+            self._stream.flush()
+
+    def finish(self) -> None:
+        """Raise OSError where not all was printed."""
+        self.flush()
+        if self.failure is not None:
+            raise self.failure
+
+    def release(self) -> None:
+        """Let the interpreter's own last flush not fail: it would change the exit code."""
+        try:
+            self._stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = OSError(error.errno, error.strerror, self._name)
+            raise self.failure from None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run an entry script's `main` and leave with its exit code.
 
     ValueError and OSError are the user's to mend: one line, exit code 2, or 1 for a disk that got
-    full on the way. Any other exception is a bug of ours and keeps its traceback.
+    full on the way and for an output that could not all be printed. Any other exception is a bug of
+    ours and keeps its traceback.
     """
-    for stream in (sys.stdout, sys.stderr):  # a file name may have bytes that are no text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        exit_code = main()
-    except ValueError as error:
-        fail(str(error))
-    except PartlyFailed as error:
-        fail(str(error), EXIT_PARTLY_FAILED)
-    except Stopped as stop:
-        fail(str(stop), stop.exit_code)
-    except BrokenPipeError:  # whoever read our output, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:  # a path that is not there, not ours, of another kind, too long
-        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        fail(named, EXIT_PARTLY_FAILED if error.errno in _DISK_FULL else EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        fail("stopped by Ctrl-C", 128 + signal.SIGINT)
-    except (ImportError, RuntimeError) as error:
-        if "torch_npu" in str(error) and "backend extension" in str(error):
-            fail(torch_npu_refusal(error.__cause__ or error))
-        raise
+    out = _Shown(sys.stdout, "standard output", keep="\n\t")
+    err = _Shown(sys.stderr, "standard error", keep="\n\t\r")  # a progress bar begins its line anew
+    with redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
+        try:
+            exit_code = main()
+            out.finish()
+        except ValueError as error:
+            fail(str(error))
+        except PartlyFailed as error:
+            fail(str(error), EXIT_PARTLY_FAILED)
+        except Stopped as stop:
+            fail(str(stop), stop.exit_code)
+        except BrokenPipeError:  # whoever read our output, `head` say, has gone
+            sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:  # a path that is not there, not ours, of another kind, too long
+            named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            is_on_the_way = error.errno in _DISK_FULL or error is out.failure
+            fail(named, EXIT_PARTLY_FAILED if is_on_the_way else EXIT_USER_ERROR)
+        except KeyboardInterrupt:
+            fail("stopped by Ctrl-C", 128 + signal.SIGINT)
+        except (ImportError, RuntimeError) as error:
+            if "torch_npu" in str(error) and "backend extension" in str(error):
+                fail(torch_npu_refusal(error.__cause__ or error))
+            raise
+        finally:
+            out.release()
     sys.exit(exit_code)

@@ -17,6 +17,7 @@ import valid
 from lib.cli import ArgumentParser, PartlyFailed, Stopped, fail, run_script
 from lib.environment import read_environment
 from lib.launch import Cluster
+from lib.log import Console
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(p for p in (REPO / "tools").glob("*.py") if not p.name.startswith("_"))
@@ -97,7 +98,55 @@ def test_a_file_name_that_is_no_text_can_be_printed(tmp_path):
     code = "from lib.cli import run_script; run_script(lambda: print('a\\udcfeb'))"
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert done.stdout == b"a\\udcfeb\n", done.stderr
+    assert done.stdout == b"a\\xfeb\n", done.stderr
+
+
+def test_no_error_line_can_be_forged_and_no_terminal_be_told_what_to_do(capsys):
+    """Fault R2."""
+    name = "a\x1b[2J\n[Error] all is lost\u202e.jpg"
+    code, stderr = _ended(_raising(ValueError(f"{name} is no picture")), capsys)
+    assert (code, stderr) == (2, "[Error] a\\x1b[2J [Error] all is lost\\u202e.jpg is no picture\n")
+
+    def main():
+        print("a name", name)
+        print("a name", name, file=sys.stderr)
+        return 0
+
+    with pytest.raises(SystemExit):
+        run_script(main)
+    for text in capsys.readouterr():
+        assert text == "a name a\\x1b[2J\n[Error] all is lost\\u202e.jpg\n"
+
+
+@pytest.mark.parametrize(
+    ("prints", "exit_code"),
+    [
+        (lambda: print("a result"), 1),  # told when it is flushed, at the end
+        (lambda: print("a result", flush=True), 1),
+        (lambda: Console(enabled=True).say("a line"), 1),
+        (lambda: fail("no such file", 2), 2),
+        (lambda: None, 0),
+    ],
+)
+def test_a_result_that_could_not_be_printed_is_told(prints, exit_code, monkeypatch, capsys):
+    """Fault L2."""
+    with open("/dev/full", "w") as full:
+        kept = os.dup(full.fileno())
+        monkeypatch.setattr(sys, "stdout", full)
+        code, stderr = _ended(lambda: prints() or 0, capsys)
+        full.flush()  # as the interpreter does at its end
+        os.dup2(kept, full.fileno())
+        os.close(kept)
+    assert code == exit_code
+    said = "[Error] standard output: No space left on device\n"
+    assert stderr == {0: "", 1: said, 2: "[Error] no such file\n"}[exit_code]
+
+
+def test_a_closed_output_is_told_at_the_end(monkeypatch, capsys):
+    """Fault L2."""
+    monkeypatch.setattr(sys, "stdout", None)
+    code, stderr = _ended(lambda: print("a result") or 0, capsys)
+    assert (code, stderr) == (1, "[Error] standard output: it is closed\n")
 
 
 @pytest.mark.parametrize("exit_code", [0, 1, 2])
