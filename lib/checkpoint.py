@@ -17,7 +17,7 @@ import torch
 
 from lib.device import rng_state, set_rng_state
 from lib.files import write_atomically
-from lib.torch_file import read_torch_file
+from lib.weights.torch_file import read_torch_file
 
 FORMAT = 1
 
@@ -106,7 +106,7 @@ def load_training_state(path: Path) -> TrainingState:
 
     Raises FileNotFoundError, and ValueError for a damaged file or one of another kind.
     """
-    state = read_torch_file(path)
+    state = read_torch_file(path).value
     is_whole = isinstance(state, dict) and TrainingState.__required_keys__ <= state.keys()
     if not is_whole or state["format"] != FORMAT:  # type: ignore[index]
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 _FORMS = 'wanted is {"name": number} with the numbers 0..n-1, {"0": "name"}, or ["name", ...]'
@@ -24,6 +25,18 @@ def read_class_file(path: Path) -> tuple[str, ...]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no list of class names ({error}): {_FORMS}") from None
     return tuple(name for _, name in sorted(name_of))
+
+
+def class_names_of(content: object) -> tuple[str, ...]:
+    """Return the class names that a mapping or a list of the same forms states.
+
+    Raises ValueError, which says the fault alone, for anything else.
+    """
+    if isinstance(content, Mapping):
+        content = _Pairs((str(key), value) for key, value in content.items())
+    elif isinstance(content, tuple):
+        content = list(content)
+    return tuple(name for _, name in sorted(_numbered(content)))
 
 
 class _Pairs(list[tuple[str, object]]):

@@ -3,84 +3,147 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TypeGuard
 
 import torch
 from torch import nn
 
-from lib.class_file import read_class_file
-from lib.run_folder import CLASSES
-from lib.torch_file import read_torch_file
+from lib.checked import shown
+from lib.readable import readable
 from lib.weights import converted, find_weights, read_pdparams
+from lib.weights.facts import NO_FACTS, facts_text_in, read_facts
+from lib.weights.forms import is_plain_pickle
+from lib.weights.stand_ins import NumpyArray
+from lib.weights.statements import read_statements
+from lib.weights.torch_file import Content, read_torch_file
+from lib.weights.unwrap import unwrap
 
-_NESTED_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
 _HEAD = ("classifier.weight", "classifier.bias")
+_AFTER_BACKBONE = ("incre_modules", "downsamp_modules", "final_layer", "classifier")
 _COUNTER = "num_batches_tracked"
+_MAX_KEYS = 12
 _NUM_AVERAGED = "n_averaged"  # a scalar that torch's AveragedModel keeps beside the weights
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Weights by parameter name (CPU tensors), and the class names they go with, if known."""
+    """Weights by parameter name (CPU tensors), and what is known of them."""
 
     path: Path
     weights: dict[str, torch.Tensor]
     class_names: tuple[str, ...] | None
     converted_from: str = ""  # the project whose names the weights had
+    names_source: str = ""  # where the class names stand, such as "class_to_idx in the file"
+    facts: Mapping[str, object] = field(default_factory=lambda: NO_FACTS)  # see lib.weights.facts
+    notes: tuple[str, ...] = ()  # on what the file holds besides, to say
 
     @property
     def num_classes(self) -> int:
         """Outputs of the classifier. Raises ValueError where there is no classifier."""
-        head = self.weights.get("classifier.weight")
-        if head is None or head.dim() != 2:
-            raise ValueError(f"{self.path} has no classifier.weight: it is not a whole HRNet")
-        return head.shape[0]
+        num = _num_outputs(self.weights)
+        if num is None:
+            raise ValueError(
+                f"{readable(str(self.path))} has no classifier.weight: it is not a whole HRNet"
+            )
+        return num
 
 
 def read_weights(source: Path | str) -> WeightFile:
     """Return the weights in a file of any usual form, downloaded where a name or address is given.
 
-    Understood: a bare state_dict, one nested under state_dict or model (EMA weights first), names
-    that begin with module. or _orig_mod., our own checkpoint.pth.tar, .safetensors, mmpretrain's
-    names, and PaddleClas's .pdparams. Class names come from the file, else from `classes.json`
-    beside it where the counts agree.
-    Raises FileNotFoundError, ValueError where the file holds no weights or the one beside it no
-    class names, and what `find_weights` raises.
+    Understood: a bare state_dict, or one under the keys and prefixes of usual trainers (averaged
+    weights first), our own checkpoint.pth.tar, safetensors, mmpretrain's names, and PaddleClas's
+    .pdparams. Class names and an input recipe come from the file, else from `classes.json` or the
+    Hugging Face hub's `config.json` beside it where the counts agree.
+    Raises FileNotFoundError, ValueError where the file holds no weights or contradicts itself, or
+    the one beside it holds no class names, and what `find_weights` raises.
     """
     path = find_weights(source)
-    content = outer = _load(path) if path == Path(source) else _load_cached(path, source)
-    for key in _NESTED_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a mapping of weights")
-    weights = {_bare(str(name)): v for name, v in content.items() if _is_weight(v, name)}
-    if not weights:
-        raise ValueError(
-            f"{path} holds no weights: its keys are {', '.join(map(str, content))[:200]}"
-        )
+    where = readable(str(path))
+    content = _load(path) if path == Path(source) else _load_cached(path, source)
     try:
-        weights, converted_from = converted(weights)
+        found = unwrap(content.value, _as_weight)
+        weights, converted_from = converted(found.weights)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    names = outer.get("class_names") if isinstance(outer, Mapping) else None
+        raise ValueError(f"{where}: {error}") from None
+    if not weights:
+        raise ValueError(f"{where} holds no weights: {_held(content.value)}")
+    _check_tensors(weights, where)
+    record = facts_text_in(content.value) if content.record is None else content.record
+    stated = read_statements(
+        path,
+        content.value,
+        facts=read_facts(record, where=where),
+        num_classes=_num_outputs(weights),
+    )
+    return WeightFile(
+        path,
+        weights,
+        stated.class_names,
+        converted_from,
+        stated.names_source,
+        stated.facts,
+        (*found.notes, *stated.notes),
+    )
+
+
+def _num_outputs(weights: Mapping[str, torch.Tensor]) -> int | None:
     head = weights.get("classifier.weight")
-    if names is None and head is not None and head.dim() == 2:
-        names = _class_names_beside(path, head.shape[0])
-    return WeightFile(path, weights, None if names is None else tuple(names), converted_from)
+    return None if head is None or head.dim() != 2 else head.shape[0]
 
 
-def _class_names_beside(path: Path, num_classes: int) -> tuple[str, ...] | None:
-    beside = path.with_name(CLASSES)
-    if not beside.is_file():
+def _as_weight(name: object, value: object) -> torch.Tensor | None:
+    """Return what a name stands for where it is a weight."""
+    if (
+        isinstance(value, NumpyArray)
+        and value.array is not None
+        and value.array.dtype.kind in "fiub"
+    ):
+        value = torch.from_numpy(value.array.copy())
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
         return None
-    names = read_class_file(beside)
-    return names if len(names) == num_classes else None
+    is_counter = name.rpartition(".")[2] == _NUM_AVERAGED and value.dim() == 0
+    return None if is_counter else value
+
+
+def _check_tensors(weights: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raise ValueError for a tensor that hasn't as many numbers as it states."""
+    for name, tensor in weights.items():
+        is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not is_plain or tensor.is_quantized or tensor.is_complex():
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+            fault = f"is of a kind that no network here has ({kind})"
+        elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            fault = f"states {tuple(tensor.shape)} numbers and holds fewer"
+        else:
+            continue
+        raise ValueError(f"{where}: its tensor {shown(name)} {fault}: is it damaged?")
+
+
+def _held(content: object) -> str:
+    """Return what a file without weights holds instead."""
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}, not a mapping of weights"
+    return f"its keys are {', '.join(shown(key) for key in list(content)[:_MAX_KEYS])}"
+
+
+def _load_cached(path: Path, source: Path | str) -> Content:
+    try:
+        return _load(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; it was downloaded for {readable(str(source))}: if it is damaged, delete "
+            f"{path}, and the next run fetches it anew"
+        ) from None
+
+
+def _load(path: Path) -> Content:
+    if path.is_file() and (path.suffix == ".pdparams" or is_plain_pickle(path)):
+        arrays = read_pdparams(path).items()
+        return Content({name: torch.from_numpy(value) for name, value in arrays}, None)
+    return read_torch_file(path)
 
 
 class Head(Enum):
@@ -101,21 +164,55 @@ def load_weights(
     Raises ValueError that names the missing, unexpected and misshapen parameters.
     """
     own = model.state_dict()
-    weights = dict(file.weights)
-    note = f", {file.converted_from}'s names converted" if file.converted_from else ""
-    if head is Head.NEW or (head is Head.NEW_IF_OTHER and _head_differs(own, weights)):
-        ours = own["classifier.weight"].shape[0]
-        note += f"; the classifier of {file.num_classes} classes is replaced by a new one of {ours}"
-        weights.update({name: own[name] for name in _HEAD})
+    weights, notes = dict(file.weights), list(file.notes)
+    converted_names = f", {file.converted_from}'s names converted" if file.converted_from else ""
+    is_new = head is Head.NEW or (head is Head.NEW_IF_OTHER and _head_differs(own, weights))
+    if is_new:
+        notes.append(_with_new_head(own, weights))
     _check_fit(find_misfits(own, weights), file.path, hint=hint)
     if not any(name.endswith(_COUNTER) for name in weights):
         weights.update({name: value for name, value in own.items() if name.endswith(_COUNTER)})
     model.load_state_dict(weights, strict=True)
-    return f"{len(own)} tensors from {file.path}{note}"
+    broken = not_finite(weights)
+    if broken:
+        notes.append(f"[Warning] {broken}: what the network computes means nothing")
+    loaded = f"{len(own)} tensors from {readable(str(file.path))}{converted_names}"
+    return "; ".join([loaded, *notes])
+
+
+def not_finite(weights: Mapping[str, torch.Tensor]) -> str:
+    """Return in words which weights are NaN or infinite; empty where none is."""
+    broken = [
+        name
+        for name, value in weights.items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+    return _some("hold NaN or infinite numbers", broken) if broken else ""
 
 
 def _head_differs(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> bool:
-    return any(name in weights and weights[name].shape != own[name].shape for name in _HEAD)
+    """True where the classifier is missing, or of another size."""
+    return any(name not in weights or weights[name].shape != own[name].shape for name in _HEAD)
+
+
+def _with_new_head(own: Mapping[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> str:
+    """Put the model's own classifier among the weights; return what is said of that.
+
+    Its other layers behind the backbone too, where the weights are a backbone's alone.
+    """
+    classifier = weights.get("classifier.weight")
+    num_new = own["classifier.weight"].shape[0]
+    weights.update({name: own[name] for name in _HEAD})
+    absent = [
+        part for part in _AFTER_BACKBONE if not any(name.startswith(f"{part}.") for name in weights)
+    ]
+    weights.update({n: v for n, v in own.items() if n.partition(".")[0] in absent})
+    said = f"a new one of {num_new}"
+    if classifier is not None:
+        said = f"the classifier of {classifier.shape[0]} classes is replaced by {said}"
+    else:
+        said = f"it has no classifier: that is {said}"
+    return said + (f", and {', '.join(absent)} start anew too" if absent else "")
 
 
 @dataclass(frozen=True)
@@ -124,7 +221,7 @@ class Misfits:
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    other_shape: tuple[str, ...]  # "name (theirs) for (ours)"
+    other_shape: tuple[str, ...]  # or type of numbers: "name (theirs) for (ours)"
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.other_shape)
@@ -145,11 +242,19 @@ def find_misfits(own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Te
         ),
         unexpected=tuple(name for name in weights if name not in own),
         other_shape=tuple(
-            f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
-            for name in own
-            if name in weights and weights[name].shape != own[name].shape
+            misfit
+            for name, ours in own.items()
+            if name in weights and (misfit := _misfit(name, weights[name], ours))
         ),
     )
+
+
+def _misfit(name: str, theirs: torch.Tensor, ours: torch.Tensor) -> str:
+    if theirs.shape != ours.shape:
+        return f"{name} {tuple(theirs.shape)} for {tuple(ours.shape)}"
+    if theirs.is_floating_point() or not ours.is_floating_point():
+        return ""
+    return f"{name} {theirs.dtype} for {ours.dtype}"  # its numbers would be taken as they are
 
 
 def _check_fit(misfits: Misfits, source: Path, *, hint: str) -> None:
@@ -166,39 +271,11 @@ def _check_fit(misfits: Misfits, source: Path, *, hint: str) -> None:
             "inspect lists all"
         )
     raise ValueError(
-        f"{source} does not fit: {_some('missing', missing)}; {_some('unexpected', unexpected)}; "
-        f"{_some('other shape', shapes)}; {fix}"
+        f"{readable(str(source))} does not fit: {_some('missing', missing)}; "
+        f"{_some('unexpected', unexpected)}; {_some('other shape', shapes)}; {fix}"
     )
 
 
 def _some(what: str, names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {what}" + (f" ({shown})" if names else "")
-
-
-def _is_weight(value: object, name: object) -> TypeGuard[torch.Tensor]:
-    if not isinstance(value, torch.Tensor):
-        return False
-    return name != _NUM_AVERAGED or value.dim() > 0
-
-
-def _bare(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _load_cached(path: Path, source: Path | str) -> object:
-    try:
-        return _load(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; it was downloaded for {source}: if it is damaged, delete {path}, and the "
-            "next run fetches it anew"
-        ) from None
-
-
-def _load(path: Path) -> object:
-    if path.suffix == ".pdparams" and path.is_file():
-        return {name: torch.from_numpy(value) for name, value in read_pdparams(path).items()}
-    return read_torch_file(path)
+    some = readable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what}" + (f" ({some})" if names else "")

@@ -16,15 +16,29 @@ from typing import IO
 _PAGE = re.compile(rb"\s*(<!doctype\s+html|<html|<head|<\?xml)", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _SUFFIXES = (".pth.tar", ".safetensors", ".pdparams", ".pth", ".pt", ".tar", ".bin")
-_PICKLE, _ZIP = b"\x80", b"PK"
+PICKLE, ZIP, SAFETENSORS = b"\x80", b"PK", ".safetensors"
 _MAX_TITLE = 60
 # What torch.save wrote before 1.6: five pickles, then each storage's length and numbers.
 _TORCHS_MAGIC, _NUM_TORCHS_PICKLES, _LENGTH_BYTES = 0x1950A86A20F9469CFC6C, 5, 8
+_TORCHS_MAGIC_BYTES, _TORCHS_BEGINNING = _TORCHS_MAGIC.to_bytes(10, "little"), 64
 _ITEM_BYTES = MappingProxyType(
     {"DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2}
     | {"LongStorage": 8, "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1}
     | {"BoolStorage": 1, "UntypedStorage": 1, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}
 )
+
+
+def is_safetensors(beginning: bytes, num_bytes: int) -> bool:
+    """Tell by its first bytes whether a file is of safetensors: its header's length, then JSON."""
+    length = int.from_bytes(beginning[:8], "little")
+    return beginning[8:9] == b"{" and 2 <= length <= num_bytes - 8
+
+
+def is_plain_pickle(path: Path) -> bool:
+    """Tell whether a file is a pickle, but none that torch.save wrote."""
+    with open(path, "rb") as file:
+        beginning = file.read(_TORCHS_BEGINNING)
+    return beginning.startswith(PICKLE) and _TORCHS_MAGIC_BYTES not in beginning
 
 
 def weight_suffix(name: str) -> str:
@@ -44,18 +58,19 @@ def web_page_title(beginning: bytes) -> str | None:
 def fault_of(path: Path, name: str) -> str:
     """Return what shows that a file is no weights, or cut short; '' where nothing does.
 
-    `name` ends as the file's name or address does: safetensors can be told by that only.
+    `name` ends as the file's name or address does: cut short, safetensors are told by that only.
     """
     num_bytes = path.stat().st_size
     with open(path, "rb") as file:
         beginning = file.read(16)
-        if name.partition("?")[0].endswith(".safetensors"):
+        is_named_so = name.partition("?")[0].endswith(SAFETENSORS)
+        if is_named_so or is_safetensors(beginning, num_bytes):
             length = int.from_bytes(beginning[:8], "little")
             file.seek(8)
             return _safetensors_fault(file.read(min(length, num_bytes)), length, num_bytes)
-    if beginning.startswith(_ZIP):
+    if beginning.startswith(ZIP):
         return "" if zipfile.is_zipfile(path) else f"it is cut short, at {num_bytes} bytes"
-    if beginning.startswith(_PICKLE):
+    if beginning.startswith(PICKLE):
         return _pickle_fault(path, num_bytes)
     return f"it holds no weights, {num_bytes} bytes that begin with {beginning!r}"
 

@@ -52,7 +52,6 @@ LEVELS = {
         "models",
         "pictures",
         "stops",
-        "torch_file",
         "weights",
     ),
     2: (
