@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.offline.recipe_options import add_recipe_options, asked_recipe
+from lib.recipe import Recipe
 
 
 def main() -> int:
@@ -21,22 +23,30 @@ def main() -> int:
     add("target", metavar="DST", type=Path, help="folder for the results")
     add("--limit", type=int, default=0, help="only so many pictures, the first by path; 0: all")
     add("--workers", type=int, default=0, help="processes; 0: as many as cores")
-    add("--image_size", type=int, default=224, help="side of the result in pixels")
+    add("--image_size", type=int, help="side of the result in pixels (default: 224, or --recipe's)")
+    add_recipe_options(parser)
     args = parser.parse_args()
+    if args.image_size is not None and args.image_size < 1:
+        raise ValueError(f"--image_size {args.image_size}: give 1 or more, such as 224")
 
     from lib.offline.preprocess import PreprocessOptions, preprocess
     from lib.pictures import shorten
 
-    options = PreprocessOptions(args.image_size, args.workers, args.limit)
+    recipe = asked_recipe(args, crop=args.image_size)
+    recipe = recipe or Recipe.for_crop(args.image_size or Recipe.crop)
+    options = PreprocessOptions(recipe, args.workers, args.limit)
     report = preprocess(args.source, args.target, options)
     print(
         f"{report.num_written} prepared, {report.num_already_there} were there; {args.target} has "
         f"{report.num_in_all}"
     )
+    if recipe != Recipe.for_crop(recipe.crop):
+        print(f"prepared as {recipe}")
     if report.others:
         print(f"left out {len(report.others)} files that are no pictures: {shorten(report.others)}")
-    for path, reason in report.failed.items():
-        print(f"[Warning] {path}: {reason}", file=sys.stderr)
+    failures = [f"{path}: {reason}" for path, reason in report.failed.items()]
+    for warning in (*failures, *report.warnings):
+        print(f"[Warning] {warning}", file=sys.stderr)
     if report.failed:
         raise PartlyFailed(
             f"{len(report.failed)} pictures can't be read: {shorten(list(report.failed))}; repair "

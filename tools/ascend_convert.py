@@ -54,8 +54,10 @@ def _write_uint8_bins(source: Path, target: Path, *, side: int) -> None:
     from lib.ascend import uint8_size
     from lib.offline.uint8_bins import write_uint8_bins
 
-    num_images = write_uint8_bins(source, target, side=side)
-    print(f"{num_images} input files in {target}: uint8, {uint8_size(side)} pixels")
+    report = write_uint8_bins(source, target, side=side)
+    print(f"{report.num_in_all} input files in {target}: uint8, {uint8_size(side)} pixels")
+    for warning in report.warnings:
+        print(f"[Warning] {warning}", file=sys.stderr)
 
 
 def _plan(args: argparse.Namespace, image: ModelInput) -> Conversion:

@@ -15,7 +15,7 @@ from lib.environment import num_cores
 from lib.files import write_atomically
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
 from lib.offline.record import ENDING
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, eval_resize
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
 
 _MODE, _UNIT = "preprocess", "pictures/s"
 GOAL_A_CORE = 1.3
@@ -54,7 +54,8 @@ def _write_all(
 
 
 def _ours(picture: Path, target: Path, *, crop: int) -> None:
-    write_atomically(picture_planes(picture, crop=crop).data, target, durable=False)
+    planes = picture_planes(picture, Recipe.for_crop(crop))
+    write_atomically(planes.data, target, durable=False)
 
 
 def _torchvision(crop: int) -> Callable[[Path, Path], None]:
@@ -98,7 +99,7 @@ def _on_all_cores(pictures: Sequence[Path], scratch: Path, *, crop: int, rounds:
     def run(num_workers: int) -> None:
         nonlocal num_run
         num_run += 1  # a fresh folder: what is there already is not made again
-        options = PreprocessOptions(crop, num_workers)
+        options = PreprocessOptions(Recipe.for_crop(crop), num_workers)
         preprocess(source, scratch / f"run_{num_run}", options)
 
     return [

@@ -23,6 +23,7 @@ from lib.offline_infer.session import BACKENDS, open_session
 from lib.onnx_file import load_model
 from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
 from lib.quantize import compare as compare_models
+from lib.recipe import Recipe
 from lib.weight_file import load_weights, read_weights
 
 GOAL_ONNX, GOAL_INT8, GOAL_WHOLE_RUN = 1.5, 2.5, 0.9
@@ -187,7 +188,7 @@ def measure_whole_run(
 ) -> Row:
     """Compare a run of tools/onnx_infer.py over .bin files, results written, with a pure one."""
     bins = scratch / "bins"
-    preprocess(pictures, bins, PreprocessOptions(models.image_size))
+    preprocess(pictures, bins, PreprocessOptions(Recipe.for_crop(models.image_size)))
     files = sorted(bins.glob("*.bin"))
     num_items = num_batches * models.batch
     many = scratch / "many"

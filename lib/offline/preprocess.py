@@ -9,7 +9,7 @@ than older ones, and then some values differ in the last of 256 steps.)
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -23,33 +23,41 @@ from lib import run_folder
 from lib.cli import PartlyFailed
 from lib.environment import num_cores
 from lib.files import write_atomically
+from lib.offline.ais_bench import (
+    FILE_MODE,
+    FOLDER_MODE,
+    faults_of_folder,
+    faults_of_names,
+    make_acceptable,
+)
 from lib.offline.pixels import eval_crop, load_rgb
 from lib.offline.pool import run_in_processes
-from lib.offline.record import Target, origins_of
-from lib.pictures import Sources, find_sources, one_line
-from lib.recipe import Recipe, eval_resize
+from lib.offline.record import Target, origins_of, sum_of
+from lib.pictures import Sources, find_sources, one_line, shorten
+from lib.readable import readable
+from lib.recipe import Recipe
 from lib.stops import Check, stops_noted
-from lib.transforms import normalize
+from lib.transforms import center_crop, normalize, resize_short_side
 
 MODEL = "hrnet"
 
 Make = Callable[[str], npt.NDArray[np.generic]]  # from a picture's path to what its file holds
 
 _PICTURES_A_JOB = 8
+_FLOAT32 = np.dtype("<f4")
+_FAST = "bilinear"  # the interpolation that `eval_crop` has a shortcut for
 
 
 @dataclass(frozen=True)
 class PreprocessOptions:
     """How a folder is prepared. Raises ValueError for impossible values."""
 
-    crop: int = 224  # side of the result in pixels
+    recipe: Recipe = Recipe()
     num_workers: int = 0  # processes; 0: as many as cores
     limit: int = 0  # only so many pictures, the first by path; 0: all
     start_method: str | None = None  # of the processes; None: the platform's own
 
     def __post_init__(self) -> None:
-        if self.crop < 1:
-            raise ValueError(f"an image size of {self.crop} pixels: give 1 or more, such as 224")
         for name, value in (("workers", self.num_workers), ("limit", self.limit)):
             if value < 0:
                 raise ValueError(f"{name} is {value}: give 1 or more, or 0 for all")
@@ -64,6 +72,7 @@ class PreprocessReport:
     num_in_all: int  # files in the folder now
     failed: Mapping[str, str]  # path relative to the source folder: reason
     others: Sequence[str]  # files in the source folder that are no pictures
+    warnings: Sequence[str]  # a sentence each
 
 
 @dataclass(frozen=True)
@@ -73,18 +82,30 @@ class _Task:
     target: str
 
 
-def picture_planes(path: str | Path, *, crop: int) -> npt.NDArray[np.float32]:
+@dataclass(frozen=True)
+class _Outcome:
+    stem: str
+    reason: str = ""  # why it failed
+    sum: int = 0  # of the content
+
+
+def picture_planes(path: str | Path, recipe: Recipe) -> npt.NDArray[np.float32]:
     """The network's input, float32 3 x crop x crop; equal to `normalize(eval_pixels(...))`.
 
     Raises:
         Exception: of many kinds, for a file that can't be decoded; see `lib.transforms.open_rgb`.
     """
-    image = eval_crop(load_rgb(path), resize=eval_resize(crop), crop=crop)
+    image = load_rgb(path)
+    if recipe.interpolation == _FAST:
+        image = eval_crop(image, resize=recipe.resize, crop=recipe.crop)
+    else:
+        image = resize_short_side(image, recipe.resize, recipe.interpolation)
+        image = center_crop(image, recipe.crop)
     # Pillow takes one colour out at a time faster than numpy turns H x W x 3 around, and
     # `normalize` then has nothing to copy.
     planes = b"".join(image.tobytes("raw", colour) for colour in "RGB")
-    pixels = np.frombuffer(planes, np.uint8).reshape(3, crop, crop)
-    return normalize(pixels.transpose(1, 2, 0))
+    pixels = np.frombuffer(planes, np.uint8).reshape(3, recipe.crop, recipe.crop)
+    return normalize(pixels.transpose(1, 2, 0), recipe)
 
 
 def preprocess(source: Path, target: Path, options: PreprocessOptions) -> PreprocessReport:
@@ -104,20 +125,24 @@ def preprocess(source: Path, target: Path, options: PreprocessOptions) -> Prepro
         PartlyFailed: the results can't be written, or a process was killed.
         Stopped, KeyboardInterrupt: the work was stopped.
     """
-    results = Target(target, source, MODEL, Recipe.for_crop(options.crop), _num_bytes(options.crop))
-    return fill(results, partial(_file_of, crop=options.crop), options)
+    recipe = options.recipe
+    results = Target(target, source, MODEL, recipe, 3 * recipe.crop**2 * _FLOAT32.itemsize)
+    return fill(results, partial(_file_of, recipe=recipe), options)
 
 
 def fill(results: Target, make: Make, options: PreprocessOptions) -> PreprocessReport:
     """Write the file of each picture and the record, as `preprocess` says.
 
     `make` gives a picture's file by the picture's path. It has to be picklable, and what it raises
-    says why the picture can't be read. Of the options, `crop` means nothing here.
+    says why the picture can't be read. Of the options, `recipe` means nothing here.
     """
     sources = find_sources(results.root, leave_out=results.folder)
     if results.folder.exists() and not results.folder.is_dir():
         raise ValueError(f"{results.folder} is not a folder: give one for the results")
+    is_new = not results.folder.exists()
     with run_folder.lock(results.folder), stops_noted() as check:
+        if is_new:
+            results.folder.chmod(FOLDER_MODE)
         return _fill(results, sources, make, options=options, check=check)
 
 
@@ -135,21 +160,25 @@ def _fill(
     tasks = [
         _Task(stem, sources.full_path(stem), os.fspath(results.path_of(stem)))
         for stem in planned
-        if stem not in there
+        if stem not in there.sums
     ]
-    accounted = there.union(planned)
+    accounted = there.sums.keys() | planned
     wanted = {stem: origin for stem, origin in origins.items() if stem in accounted}
     failed: dict[str, str] = {}
+    sums = dict(there.sums)
     try:
-        results.write_record(wanted, failed)
+        results.write_record(wanted, failed, sums)
         try:
             with closing(_prepared(tasks, make, options=options, check=check)) as outcomes:
-                for stem, reason in outcomes:
-                    if reason:
-                        failed[sources.paths[stem]] = reason
+                for outcome in outcomes:
+                    if outcome.reason:
+                        failed[sources.paths[outcome.stem]] = outcome.reason
+                    else:
+                        sums[outcome.stem] = outcome.sum
         finally:
+            make_acceptable(results.folder)
             whole = results.whole_files()
-            results.write_record({s: o for s, o in wanted.items() if s in whole}, failed)
+            results.write_record({s: o for s, o in wanted.items() if s in whole}, failed, sums)
     except OSError as error:
         raise PartlyFailed(f"writing to {results.folder} failed: {error}") from error
     return PreprocessReport(
@@ -158,13 +187,24 @@ def _fill(
         num_in_all=len(whole),
         failed=dict(sorted(failed.items())),
         others=sources.others,
+        warnings=_warnings(results.folder, whole, there.replaced),
     )
+
+
+def _warnings(folder: Path, stems: Collection[str], replaced: Sequence[str]) -> list[str]:
+    said = [*faults_of_names(sorted(stems)), *faults_of_folder(folder)]
+    if replaced:
+        said.append(
+            f"{len(replaced)} files were no longer as they had been written, and were made again: "
+            f"{readable(shorten(replaced))}"
+        )
+    return said
 
 
 def _prepared(
     tasks: Sequence[_Task], make: Make, *, options: PreprocessOptions, check: Check
-) -> Generator[tuple[str, str], None, None]:
-    """Do the tasks; yield the stem of each and, where it failed, the reason."""
+) -> Generator[_Outcome, None, None]:
+    """Do the tasks; yield what has become of each."""
     if not tasks:
         return
     starts = range(0, len(tasks), _PICTURES_A_JOB)
@@ -182,25 +222,21 @@ def _prepared(
             progress.update(len(outcomes))
 
 
-def _prepare(tasks: Sequence[_Task], *, make: Make) -> list[tuple[str, str]]:
+def _prepare(tasks: Sequence[_Task], *, make: Make) -> list[_Outcome]:
     """Write the results of a few pictures; runs in a worker."""
     outcomes = []
     for task in tasks:
         try:
-            content = make(task.source)
+            content = make(task.source).data
         except Exception as error:  # decoders raise many kinds; the reason is reported
-            reason = one_line(error)
             Path(task.target).unlink(missing_ok=True)  # of an earlier, readable picture
+            outcomes.append(_Outcome(task.stem, reason=one_line(error)))
         else:
-            reason = ""
-            write_atomically(content.data, task.target, durable=False)
-        outcomes.append((task.stem, reason))
+            write_atomically(content, task.target, durable=False)
+            os.chmod(task.target, FILE_MODE)
+            outcomes.append(_Outcome(task.stem, sum=sum_of(content)))
     return outcomes
 
 
-def _file_of(path: str, *, crop: int) -> npt.NDArray[np.float32]:
-    return picture_planes(path, crop=crop).astype("<f4", copy=False)
-
-
-def _num_bytes(crop: int) -> int:
-    return 3 * crop * crop * np.dtype(np.float32).itemsize
+def _file_of(path: str, *, recipe: Recipe) -> npt.NDArray[np.float32]:
+    return picture_planes(path, recipe).astype(_FLOAT32, copy=False)

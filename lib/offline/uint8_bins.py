@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib.ascend import uint8_size
 from lib.cli import PartlyFailed
-from lib.offline.preprocess import MODEL, PreprocessOptions, fill
+from lib.offline.preprocess import MODEL, PreprocessOptions, PreprocessReport, fill
 from lib.offline.record import Target
 from lib.pictures import shorten
 from lib.recipe import Recipe
@@ -27,8 +27,10 @@ def uint8_recipe(side: int) -> Recipe:
     )
 
 
-def write_uint8_bins(source: Path, target: Path, *, side: int, num_workers: int = 0) -> int:
-    """Write `<stem>.bin` (uint8, H x W x 3) of each picture under `source`; return how many.
+def write_uint8_bins(
+    source: Path, target: Path, *, side: int, num_workers: int = 0
+) -> PreprocessReport:
+    """Write `<stem>.bin` (uint8, H x W x 3) of each picture under `source`.
 
     Cutting `crop_margin` pixels off each side gives exactly what `lib.transforms` gives for
     `side`. What is there already, made of the same picture in the same way, is kept; see
@@ -49,7 +51,7 @@ def write_uint8_bins(source: Path, target: Path, *, side: int, num_workers: int 
         raise PartlyFailed(
             f"{len(report.failed)} of {num_pictures} pictures not read: {shorten(named)}"
         )
-    return num_pictures
+    return report
 
 
 def _file_of(path: str, *, side: int) -> PixelArray:

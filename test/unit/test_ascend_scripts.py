@@ -173,7 +173,7 @@ def test_a_uint8_file_under_aipp_is_what_the_network_was_trained_on(
     for number, shape in enumerate([(300, 411), (301, 300), (97, 98), (40, 53)]):
         write_pictures(tmp_path / f"{number}", 1, seed=number, size=shape)
         source, target = tmp_path / f"{number}", tmp_path / f"{number}bins"
-        assert write_uint8_bins(source, target, side=side, num_workers=1) == 1
+        assert write_uint8_bins(source, target, side=side, num_workers=1).num_in_all == 1
         pixels = np.fromfile(target / "0.bin", np.uint8).reshape(size, size, 3)
         image = open_rgb(source / "0.png")
         expected = eval_pixels(image, Recipe.for_crop(side))

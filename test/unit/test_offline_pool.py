@@ -17,10 +17,11 @@ from lib.cli import PartlyFailed, Stopped
 from lib.offline import preprocess as preprocess_module
 from lib.offline.pool import run_in_processes
 from lib.offline.preprocess import PreprocessOptions, preprocess
+from lib.recipe import Recipe
 from lib.stops import stops_noted
 
 SCRIPT = "imagenet_torch_preprocess.py"
-TINY = PreprocessOptions(crop=8, num_workers=2, start_method="fork")
+TINY = PreprocessOptions(Recipe.for_crop(8), num_workers=2, start_method="fork")
 
 
 def bins(folder: Path) -> list[Path]:
@@ -96,7 +97,7 @@ def _disk_full(data, path, *, durable):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _killed(path, *, crop):
+def _killed(path, recipe):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

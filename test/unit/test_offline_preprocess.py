@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ SCRIPT = "imagenet_torch_preprocess.py"
 NATURAL77 = Path(__file__).parents[3] / "shared" / "data" / "natural77.tar"
 MODES = {"RGB": "png", "L": "jpg", "CMYK": "jpg", "RGBA": "png", "P": "png", "LA": "webp"}
 SIZES = [(61, 97), (97, 61), (64, 64), (5, 9), (1, 1), (131, 2), (40, 190)]
-TINY = PreprocessOptions(crop=8, num_workers=2, start_method="fork")
+TINY = PreprocessOptions(Recipe.for_crop(8), num_workers=2, start_method="fork")
 
 
 def picture(path: Path, *, size=(12, 10), mode="RGB", seed=0, **save) -> Path:
@@ -73,7 +75,7 @@ def record(folder: Path) -> dict:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_values_are_bit_equal_to_torchvision(tmp_path, mode, size):
     path = picture(tmp_path / f"a.{MODES[mode]}", size=size, mode=mode)
-    planes = picture_planes(path, crop=56)
+    planes = picture_planes(path, Recipe.for_crop(56))
     assert planes.dtype == np.float32 and planes.flags.c_contiguous
     np.testing.assert_array_equal(planes, torchvision_planes(path, 56))
 
@@ -116,6 +118,61 @@ def test_the_recipe_is_what_the_network_is_fed():
         }
     )
     assert Recipe.from_json(json.loads(json.dumps(Recipe().as_json())), where="") == Recipe()
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "nearest", "lanczos"])
+def test_another_networks_pictures_are_torchvisions(tmp_path, run_script, interpolation):
+    """Fault S5: foreign models get the bins that they were trained for."""
+    source, target = tmp_path / "source", tmp_path / "bins"
+    path = picture(source / "a.png", size=(61, 97))
+    mean, std = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
+    numbers = ("--mean", *mean, "--std", *std)
+    options = ("--image_size", 24, "--crop_share", 0.95, "--interpolation", interpolation)
+    done = run_script(SCRIPT, "hrnet", source, target, *options, *numbers, "--channels", "BGR")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"prepared as 24 x 24 of a short side of 25, {interpolation}, mean 0.5 0.4 0.3" in (
+        done.stdout
+    )
+    pipeline = reference.Compose(
+        [
+            reference.Resize(25, reference.InterpolationMode(interpolation)),
+            reference.CenterCrop(24),
+            reference.ToTensor(),
+            reference.Lambda(lambda planes: planes.flip(0)),
+            reference.Normalize(mean, std),
+        ]
+    )
+    assert bins(target)["a.bin"] == pipeline(pil_loader(str(path))).numpy().tobytes()
+    assert record(target)["recipe"]["std"] == list(std)
+    again = run_script(SCRIPT, "hrnet", source, target, "--recipe", target / "preprocess.json")
+    assert again.returncode == 0 and again.stdout.startswith("0 prepared, 1 were there")
+    done = run_script(SCRIPT, "hrnet", source, target, "--image_size", 24)
+    assert done.returncode == 2 and f"interpolation {interpolation} for bilinear" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--mean", 123.675, 116.28, 103.53), "mean 123.675 116.28 103.53: of pixels in 0..1"),
+        (("--std", 0, 1, 1), "must be above 0"),
+        (("--resize", 0), "resize is 0"),
+        (("--crop_share", 1.5), "--crop_share 1.5"),
+        (("--crop_share", 0.9, "--resize", 9), "not allowed with"),
+        (("--interpolation", "box"), "'box'"),
+        (("--recipe", "none.json"), "none.json"),
+        (("--recipe", "a.json"), "a.json"),
+        (("--recipe", "deep.json"), "nested too deeply"),
+    ],
+    ids=str,
+)
+def test_impossible_recipes_are_one_line(tmp_path, run_script, options, said):
+    """Faults S5 and R6."""
+    source = pictures(tmp_path / "source", 1)
+    (tmp_path / "a.json").write_text('{"recipe": {"resize": true}}')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    done = run_script(SCRIPT, "hrnet", source, tmp_path / "bins", *options, cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "bins").exists()
 
 
 def test_what_a_file_is_decides_and_not_its_ending(tmp_path):
@@ -220,10 +277,10 @@ def test_impossible_options_are_refused(tmp_path, run_script, arguments):
 def test_processes_may_be_forked_or_spawned(tmp_path, start_method):
     """Pitfall 31."""
     source = pictures(tmp_path / "source", 20)
-    options = PreprocessOptions(crop=8, num_workers=2, start_method=start_method)
+    options = PreprocessOptions(Recipe.for_crop(8), num_workers=2, start_method=start_method)
     assert preprocess(source, tmp_path / "bins", options).num_written == 20
     for path in source.iterdir():
-        planes = picture_planes(path, crop=8)
+        planes = picture_planes(path, Recipe.for_crop(8))
         assert (tmp_path / "bins" / f"{path.stem}.bin").read_bytes() == planes.tobytes()
 
 
@@ -238,7 +295,8 @@ def test_more_than_fifty_thousand_pictures_are_fine(tmp_path, monkeypatch):
 
 
 def _prepare_none(tasks, *, make):
-    return [(task.stem, "odd" if task.stem in ("7", "50000") else "") for task in tasks]
+    odd = ("7", "50000")
+    return [module._Outcome(task.stem, "odd" if task.stem in odd else "") for task in tasks]
 
 
 def test_a_restart_keeps_what_is_finished_and_redoes_what_is_not(tmp_path):
@@ -257,8 +315,8 @@ def test_a_restart_keeps_what_is_finished_and_redoes_what_is_not(tmp_path):
     assert (report.num_written, report.num_already_there) == (4, 2)
     again = bins(target)
     assert all(again[name] == first[name] for name in ("00.bin", "01.bin", "04.bin", "05.bin"))
-    assert again["02.bin"] == picture_planes(source / "02.png", crop=8).tobytes()
-    assert again["03.bin"] == picture_planes(source / "03.bmp", crop=8).tobytes()
+    assert again["02.bin"] == picture_planes(source / "02.png", Recipe.for_crop(8)).tobytes()
+    assert again["03.bin"] == picture_planes(source / "03.bmp", Recipe.for_crop(8)).tobytes()
     kept = {name for name, inode in before.items() if (target / name).stat().st_ino == inode}
     assert {"04.bin", "05.bin"} <= kept
     assert record(target)["sources"]["03"][0] == "03.bmp"
@@ -287,6 +345,7 @@ def test_the_record_says_how_and_from_what(tmp_path):
     content = record(tmp_path / "bins")
     assert "UnidentifiedImageError" in content["failed"].pop("bad.png")
     stats = [(source / name).stat() for name in ("00.png", "01.png")]
+    newest_ns = max(path.stat().st_ctime_ns for path in (tmp_path / "bins").glob("*.bin"))
     assert content == {
         "model": "hrnet",
         "recipe": Recipe.for_crop(8).as_json(),
@@ -296,8 +355,121 @@ def test_the_record_says_how_and_from_what(tmp_path):
             f"0{number}": [f"0{number}.png", stat.st_size, stat.st_mtime_ns]
             for number, stat in enumerate(stats)
         },
+        "sums": {
+            s: zlib.crc32((tmp_path / "bins" / f"{s}.bin").read_bytes()) for s in ("00", "01")
+        },
+        "newest_ns": newest_ns,
         "failed": {},
     }
+
+
+def test_a_file_that_another_tool_replaced_is_noticed_and_made_again(tmp_path, run_script):
+    """Fault A7: of the same size, with the times of the first."""
+    source, target = pictures(tmp_path / "source", 3), tmp_path / "bins"
+    preprocess(source, target, TINY)
+    first = bins(target)
+    before = (target / "01.bin").stat()
+    (target / "01.bin").write_bytes(first["01.bin"][::-1])
+    os.utime(target / "01.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = run_script(SCRIPT, "hrnet", source, target, "--image_size", 8)
+    assert done.stdout.startswith("1 prepared, 2 were there")
+    assert "[Warning] 1 files were no longer as they had been written, and were made again: 01" in (
+        done.stderr
+    )
+    assert bins(target) == first
+    shutil.copytree(target, tmp_path / "copy")  # all of it has changed, and nothing has
+    assert preprocess(source, tmp_path / "copy", TINY).num_already_there == 3
+
+
+def test_files_of_a_run_that_knew_no_sums_stay(tmp_path):
+    source, target = pictures(tmp_path / "source", 2), tmp_path / "bins"
+    preprocess(source, target, TINY)
+    old = record(target)
+    sums = old.pop("sums")
+    (target / "preprocess.json").write_text(json.dumps(old))
+    assert preprocess(source, target, TINY).num_already_there == 2
+    assert record(target)["sums"] == sums
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sources": {"00": 5}},
+        {"sources": {"00": [5, 5, 5]}},
+        {"sources": {"00": ["00.png", -1, 5]}},
+        {"sources": 5},
+        {"recipe": {"resize": None}},
+        {"recipe": {"resize": [72]}},
+        {"recipe": 5},
+        {"model": 5},
+        {"root": 5},
+        {"sums": {"00": "x"}},
+        {"newest_ns": 2**70},
+    ],
+    ids=str,
+)
+def test_a_record_of_wrong_types_is_one_line(tmp_path, change):
+    """Fault R6."""
+    source, target = pictures(tmp_path / "source", 1), tmp_path / "bins"
+    preprocess(source, target, TINY)
+    (target / "preprocess.json").write_text(json.dumps(record(target) | change))
+    with pytest.raises(ValueError, match=r"preprocess.json: .* is .*: give an empty folder"):
+        preprocess(source, target, TINY)
+    for text in ("[" * 100_000, "5", "[]", '{"recipe": 1, "recipe": 2}'):
+        (target / "preprocess.json").write_text(text)
+        with pytest.raises(ValueError, match="preprocess.json.*: give an empty folder"):
+            preprocess(source, target, TINY)
+
+
+def test_files_are_as_ais_bench_wants_them_whatever_the_umask(tmp_path, run_script):
+    """Fault A3: it refuses what the group may write to; links; and everything in the folder."""
+    source, target = pictures(tmp_path / "source", 2), tmp_path / "bins"
+    before = os.umask(0o002)
+    try:
+        preprocess(source, target, TINY)
+        assert stat.S_IMODE(target.stat().st_mode) == 0o755
+        names = {"00.bin", "01.bin", "preprocess.json", ".lock"}
+        assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in target.iterdir()} == (
+            dict.fromkeys(names, 0o644)
+        )
+        os.chmod(target / "01.bin", 0o666)
+        (target / "00.bin").unlink()
+        preprocess(source, target, TINY)
+        assert {stat.S_IMODE(path.stat().st_mode) for path in target.iterdir()} == {0o644}
+    finally:
+        os.umask(before)
+    os.chmod(target, 0o775)
+    (tmp_path / "link").symlink_to(target)
+    done = run_script(SCRIPT, "hrnet", source, tmp_path / "link", "--image_size", 8)
+    assert done.returncode == 0
+    for said in ("others than its owner may write to it: chmod go-w", "refuses links"):
+        assert said in done.stderr
+    assert stat.S_IMODE(target.stat().st_mode) == 0o775  # the folder was not made here
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a.png", "b_1-2.png"], []),
+        (["img.v1.png", "img.v2.png"], ["1 would be those of several pictures: img.v1 and img.v2"]),
+        (["img.v1.png", "b.png"], ["would miss those of 1 pictures: img.v1"]),
+        (["a (1).png", "b+c.png", "d.png"], ["refuses 2: a (1), b+c"]),
+        (["\u732b.png"], ["refuses 1: \u732b"]),
+    ],
+    ids=str,
+)
+def test_names_that_ais_bench_confuses_or_refuses_are_told(tmp_path, run_script, names, said):
+    """Fault A2."""
+    for name in names:
+        picture(tmp_path / "source" / name)
+    done = run_script(
+        SCRIPT, "hrnet", tmp_path / "source", tmp_path / "bins", "--image_size", 8, "--workers", 1
+    )
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(said)
+    for line, words in zip(lines, said, strict=True):
+        assert line.startswith("[Warning] ais_bench ") and words in line
 
 
 def test_other_pictures_of_the_same_names_and_times_are_not_taken_for_the_first(tmp_path):
@@ -309,7 +481,7 @@ def test_other_pictures_of_the_same_names_and_times_are_not_taken_for_the_first(
     target = tmp_path / "bins"
     preprocess(first, target, TINY)
     assert preprocess(second, target, TINY).num_written == 3
-    expected = picture_planes(second / "00.png", crop=8).tobytes()
+    expected = picture_planes(second / "00.png", Recipe.for_crop(8)).tobytes()
     assert bins(target)["00.bin"] == expected
     # A copy that keeps its times (cp -p, rsync, tar) is older than the result, and still another.
     (second / "01.png").unlink()
@@ -317,7 +489,7 @@ def test_other_pictures_of_the_same_names_and_times_are_not_taken_for_the_first(
     os.utime(second / "01.png", (1, 1))
     report = preprocess(second, target, TINY)
     assert (report.num_written, report.num_already_there) == (1, 2)
-    assert bins(target)["01.bin"] == picture_planes(second / "01.png", crop=8).tobytes()
+    assert bins(target)["01.bin"] == picture_planes(second / "01.png", Recipe.for_crop(8)).tobytes()
 
 
 def test_a_killed_run_leaves_nothing_that_the_next_one_takes_for_newer_pictures(
@@ -340,7 +512,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_takes_for_newer_pictures(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert record(target)["sources"].keys() == {"00", "01", "02"}
     assert preprocess(source, target, TINY).num_already_there == 2
-    assert bins(target)["01.bin"] == picture_planes(source / "01.png", crop=8).tobytes()
+    assert bins(target)["01.bin"] == picture_planes(source / "01.png", Recipe.for_crop(8)).tobytes()
 
 
 def test_a_picture_that_is_gone_is_named_and_the_rest_is_done(tmp_path):
@@ -366,14 +538,14 @@ def test_a_target_with_other_results_is_refused_with_a_way_out(tmp_path, fault):
     before = bins(target)
     options = TINY
     if fault == "recipe":
-        options = PreprocessOptions(crop=16)
+        options = PreprocessOptions(Recipe.for_crop(16))
         expected = r"another recipe \(resize 9 for 18, crop 8 for 16\): give an empty folder"
     elif fault == "no record":
         (target / "preprocess.json").unlink()
         expected = "2 .bin files and no preprocess.json .*: give an empty folder"
     elif fault == "damaged record":
         (target / "preprocess.json").write_text('{"model": "hr')
-        expected = "a preprocess.json that is damaged: give an empty folder"
+        expected = "preprocess.json is damaged or no JSON: .*: give an empty folder"
     else:
         (target / "99.bin").write_bytes(b"x")
         expected = "1 results of pictures that .* lacks: 99; remove them"

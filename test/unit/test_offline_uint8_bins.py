@@ -57,7 +57,7 @@ def test_what_is_there_already_is_kept_unless_its_picture_changed(
         path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in bins.glob("*.bin")
     }
     write_pictures(source, 1, seed=5)
-    assert write_uint8_bins(source, bins, side=SIDE) == 2
+    assert write_uint8_bins(source, bins, side=SIDE).num_in_all == 2
     after = contents(bins)
     assert after["x.y.bin"] == before["x.y.bin"] and after["0.bin"][1] != before["0.bin"][1]
 
@@ -65,7 +65,7 @@ def test_what_is_there_already_is_kept_unless_its_picture_changed(
 def test_files_are_recorded_and_may_be_written_again(source: Path, tmp_path: Path) -> None:
     bins = tmp_path / "bins"
     for _ in range(2):
-        assert write_uint8_bins(source, bins, side=SIDE) == 2
+        assert write_uint8_bins(source, bins, side=SIDE).num_in_all == 2
         assert names(bins) == ["0.bin", "preprocess.json", "x.y.bin"]
         assert (bins / "x.y.bin").stat().st_size == BYTES
     made = record(bins)
@@ -126,7 +126,7 @@ def test_folders_without_pictures_and_two_of_one_stem_are_refused(
 def test_files_of_others_are_not_mixed_with(source: Path, tmp_path: Path) -> None:
     """ais_bench takes whatever lies in the folder."""
     floats = tmp_path / "floats"
-    preprocess(source, floats, PreprocessOptions(crop=SIDE, num_workers=1))
+    preprocess(source, floats, PreprocessOptions(Recipe.for_crop(SIDE), num_workers=1))
     with pytest.raises(ValueError, match=r"2 .bin files made by another recipe \(crop 64 for 72"):
         write_uint8_bins(source, floats, side=SIDE)
     bins = tmp_path / "bins"
@@ -140,7 +140,7 @@ def test_files_of_others_are_not_mixed_with(source: Path, tmp_path: Path) -> Non
         (bins / "preprocess.json").unlink(missing_ok=True)
         if content is not None:
             (bins / "preprocess.json").write_text(content)
-        with pytest.raises(ValueError, match=r"no preprocess.json that tells how|is damaged"):
+        with pytest.raises(ValueError, match=r"no preprocess.json that|is damaged|no 'model'"):
             write_uint8_bins(source, bins, side=SIDE)
     with pytest.raises(ValueError, match="is not a folder"):
         write_uint8_bins(source, source / "0.png", side=SIDE)

@@ -1,0 +1,78 @@
+"""The input recipe as options: for a network that was trained on otherwise prepared pictures."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from lib.checked import read_json
+from lib.cli import ArgumentParser
+from lib.onnx_file import load_model, metadata_of, recipe_of
+from lib.readable import readable
+from lib.recipe import CHANNELS, INTERPOLATIONS, ORIENTATIONS, Recipe
+
+_MAX_MEAN = 1.0  # of pixels in 0..1
+OPTIONS = "--recipe, --resize, --crop_share, --mean, --std, --interpolation, --channels"
+
+
+def add_recipe_options(parser: ArgumentParser) -> None:
+    """Add what `asked_recipe` reads."""
+    group = parser.add_argument_group("how pictures are prepared")
+    add = group.add_argument
+    add(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="JSON file with fields of a recipe, a preprocess.json, or an ONNX file that records "
+        "one; the options below go before it",
+    )
+    sizes = group.add_mutually_exclusive_group()
+    sizes.add_argument("--resize", type=int, help="short side in pixels before the centre crop")
+    sizes.add_argument(
+        "--crop_share", type=float, help="the crop's share of that side; usual is 0.875"
+    )
+    for name in ("mean", "std"):
+        add(f"--{name}", type=float, nargs=3, metavar="X", help="of pixels in 0..1, a channel each")
+    add("--interpolation", choices=INTERPOLATIONS, help="of the resize; usual is bilinear")
+    add("--channels", choices=CHANNELS, help="order of the planes, of mean and of std")
+    add("--orientation", choices=ORIENTATIONS, help="exif: turn photos upright first")
+
+
+def asked_recipe(args: argparse.Namespace, *, crop: int | None = None) -> Recipe | None:
+    """Return the recipe that the options give, for pictures of `crop` pixels; None: they give none.
+
+    What they leave out is the usual. Without `crop` it is that of --recipe, or the usual one.
+
+    Raises:
+        OSError: the file isn't there or can't be read.
+        ValueError: it holds no recipe, one of another crop, or an option's value is impossible.
+    """
+    single = ("resize", "mean", "std", "interpolation", "channels", "orientation")
+    changes = {name: getattr(args, name) for name in single if getattr(args, name) is not None}
+    if args.recipe is None and args.crop_share is None and not changes:
+        return None
+    found = Recipe.for_crop(crop or Recipe.crop) if args.recipe is None else _read(args.recipe)
+    if crop is not None and found.crop != crop:
+        raise ValueError(
+            f"--recipe {readable(str(args.recipe))} is for pictures of {found.crop} pixels a side, "
+            f"and {crop} are wanted"
+        )
+    if args.crop_share is not None:
+        if not 0 < args.crop_share <= 1:
+            raise ValueError(f"--crop_share {args.crop_share}: a number above 0 and up to 1")
+        changes["resize"] = int(found.crop / args.crop_share)
+    recipe = Recipe.from_json(found.as_json() | changes, where="the recipe's options")
+    if any(abs(mean) > _MAX_MEAN for mean in recipe.mean or ()):
+        raise ValueError(
+            f"mean {' '.join(f'{mean:g}' for mean in recipe.mean or ())}: of pixels in 0..1; "
+            "divide mean and std by 255 where they are of pixels in 0..255"
+        )
+    return replace(recipe, layout="CHW", dtype=found.dtype)
+
+
+def _read(path: Path) -> Recipe:
+    if path.suffix == ".onnx":
+        return recipe_of(metadata_of(load_model(path)), path)
+    content = read_json(path, {str: object})
+    return Recipe.from_json(content.get("recipe", content), where=str(path))
