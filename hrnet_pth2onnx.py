@@ -15,13 +15,13 @@ def main() -> int:
     """Parse the command line and export."""
     args = _parse()
     with needing("pip install -r requirements.txt -r requirement_for_infer.txt"):
-        from lib.config import load_config
+        from lib.config import load_config, repeats
         from lib.export import ExportOptions, export_onnx, parse_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = load_config(args.cfg, args.overrides)
-    for warning in caught:
-        print(f"[Warning] {warning.message}", flush=True)
+    for remark in (*repeats(args.overrides), *(warning.message for warning in caught)):
+        print(f"[Warning] {remark}", flush=True)
     options = ExportOptions(
         args.profile,
         parse_batch(args.batch),

@@ -6,16 +6,19 @@ Imports neither torch nor anything that does, so that a broken installation can 
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import io
+import itertools
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import NoReturn, TextIO
 
+from lib.environment import is_started_copy
 from lib.readable import readable
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
@@ -25,6 +28,17 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WITHOUT_CANN = re.compile(
     r"\blib(?!torch|c10)\S*\.so\S*: cannot open shared object|ASCEND_HOME_PATH"
 )
+_CONFIG_KEY = re.compile(r"--[A-Z][A-Z0-9]*(\.[A-Z0-9_]+)+")
+_ELSEWHERE = {  # what other programs call an option, where no letters tell
+    "lr": "learningrate baselr initiallr",
+    "cards": "gpus npus ngpus numgpus nprocpernode",
+    "deviceid": "gpu gpuid npu",
+    "workers": "j numworkers loaders",
+    "cfg": "config configfile yaml",
+    "bs": "b batch",
+    "out": "output outputdir savedir workdir saveto",
+    "trainepochs": "epochs epoch numepochs maxepochs",
+}
 _ACCELERATORS_COLLIDE = "Two accelerators cannot be used"
 _WITHOUT_NPU = "set TORCH_DEVICE_BACKEND_AUTOLOAD=0 to do without the NPU"
 
@@ -59,13 +73,70 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse with defaults in --help and one `[Error]` line, exit code 2, for bad input."""
+    """argparse with defaults in --help and one `[Error]` line, exit code 2, for bad input.
+
+    Options are written in full. An unknown one is told with the nearest there is; of one that is
+    given twice the last counts, which is said.
+    """
 
     def __init__(self, description: str | None):
-        super().__init__(description=description, formatter_class=_HelpFormatter)
+        super().__init__(
+            description=description, formatter_class=_HelpFormatter, allow_abbrev=False
+        )
+
+    def _parse_known_args(self, arg_strings, *others, **named):  # type: ignore[no-untyped-def]
+        # The one place that all ways of parsing pass, with the words that are parsed.
+        self._look_through(arg_strings)
+        return super()._parse_known_args(arg_strings, *others, **named)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message} (--help lists every option)")
+
+    def _look_through(self, words: Sequence[str]) -> None:
+        """Leave with an error line for an unknown option; say which are given twice."""
+        values: dict[str, str] = {}
+        for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+            if word == "--":
+                break
+            name, equals, value = word.partition("=")
+            action = self._option_string_actions.get(name)
+            if action is None:
+                # With a blank it is a text to argparse, such as the value of an option.
+                if word.startswith("--") and " " not in word:
+                    self.error(self._unknown(name, value))
+                continue
+            value = value if equals else following if action.nargs is None else ""
+            if values.get(action.dest, value) != value and not is_started_copy():
+                shown_before, shown_now = (readable(repr(v)) for v in (values[action.dest], value))
+                print(
+                    f"[Warning] {name} is given twice: {shown_now} counts, not {shown_before}",
+                    file=sys.stderr,
+                )
+            values[action.dest] = value
+
+    def _unknown(self, name: str, value: str) -> str:
+        """Return what to say of an option that there is not."""
+        said = f"unknown option {readable(name)}"
+        if _CONFIG_KEY.fullmatch(name) and any(one.dest == "overrides" for one in self._actions):
+            return f"{said}: config keys have no dashes, {name[2:]} {readable(value) or 'VALUE'}"
+        known = {_letters(option): option for option in self._option_string_actions}
+        letters = _letters(name)
+        nearest = [here for here, others in _ELSEWHERE.items() if letters in others.split()]
+        nearest += difflib.get_close_matches(letters, known, n=1)
+        found = next((known[one] for one in nearest if one in known), None)
+        return f"{said}: did you mean {found}?" if found else said
+
+
+def _letters(option: str) -> str:
+    """Return an option without what spellings differ in: --Batch-Size as batchsize."""
+    return re.sub(r"[-_]", "", option).lower()[:80]
+
+
+def whole_number(text: str) -> int:
+    """Return a number of the command line; int() alone would take 1_0 and digits of any script."""
+    if not re.fullmatch(r"[-+]?[0-9]{1,100}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
 
 
 def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:

@@ -83,6 +83,11 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
     )
 
 
+def is_started_copy() -> bool:
+    """Tell whether this process is one of several that this program has started."""
+    return LAUNCH_VARIABLE in _own()
+
+
 def read_cann_variables(variables: Mapping[str, str] | None = None) -> CannVariables:
     """Read where CANN is (default: from the process's own variables); never raises."""
     variables = _own() if variables is None else variables

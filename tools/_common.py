@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,27 +12,36 @@ from pathlib import Path
 import _init_paths  # noqa: F401  puts the repository on sys.path
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser
-from lib.config import CHOICES, load_config
+from lib.cli import ArgumentParser, whole_number
+from lib.config import CHOICES, load_config, repeats
 from lib.environment import Environment, RankInfo, read_cann_variables
 from lib.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
+from lib.readable import readable
 from lib.stores import is_url
 
 _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
 RUN_FOLDER = "OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
+_DATA = "folder with train/ and val/"
 
 
-def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
-    """Add what training and evaluation have in common."""
+def add_run_options(parser: ArgumentParser, *, out_help: str, data: str = _DATA) -> None:
+    """Add what training and evaluation have in common; `data` says what the data path may be."""
     add = parser.add_argument
     add(
         "data_path",
         nargs="?",
-        help="folder with train/ and val/, or a packed data set's folder or http address; without "
-        "it the yaml's DATASET.ROOT",
+        help=f"{data}, or a packed data set's folder or http address; without it the yaml's "
+        "DATASET.ROOT",
     )
     add("overrides", nargs="*", metavar="KEY VALUE", help="config keys to override")
+    add(
+        "--data_path",
+        "--dataDir",
+        dest="data_option",
+        metavar="DATA_PATH",
+        help="another way to give the data_path; a DATASET.ROOT of the yaml may lie in it",
+    )
     add("--cfg", type=Path, default=W18_RECIPE, help="experiment yaml")
     add(
         "--device",
@@ -39,14 +49,24 @@ def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
         choices=("auto", "npu", "cuda", "cpu"),
         help="auto: an npu, else cuda, else the cpu",
     )
-    add("--device_id", type=int, default=0, help="which card, on one card; ASCEND_DEVICE_ID wins")
-    add("--cards", type=int, default=1, help="processes on this machine, one a card")
+    add(
+        "--device_id",
+        type=whole_number,
+        default=0,
+        help="which card, on one card; ASCEND_DEVICE_ID wins",
+    )
+    add("--cards", type=whole_number, default=1, help="processes on this machine, one a card")
     add(
         "--workers",
-        type=int,
+        type=whole_number,
         help="data-loading processes a card; -1: cores / cards (default: the yaml's)",
     )
-    add("--bs", "--batch_size", type=int, help="images a card and step (default: the yaml's)")
+    add(
+        "--bs",
+        "--batch_size",
+        type=whole_number,
+        help="images a card and step (default: the yaml's)",
+    )
     add("--hf32", action="store_true", help="hf32 (tf32 on cuda) instead of mixed precision")
     add("--fp32", action="store_true", help="full float32 instead of mixed precision")
     add(
@@ -55,17 +75,33 @@ def add_run_options(parser: ArgumentParser, *, out_help: str) -> None:
         help="auto: fp16 on npu and cuda, fp32 on the cpu (default: the yaml's)",
     )
     add("--out", type=Path, help=out_help)
-    add("--log_dir", type=Path, help="where other ranks log (default: logs/ in that folder)")
+    add("--modelDir", help="OUTPUT_DIR, by its name in the official scripts")
+    add(
+        "--log_dir",
+        "--logDir",
+        type=Path,
+        help="where other ranks log (default: logs/ in that folder)",
+    )
 
 
 def add_cluster_options(parser: ArgumentParser) -> None:
     """Add what runs on several machines need."""
     add = parser.add_argument
-    add("--nproc", type=int, default=1, help="number of nodes (machines) started")
-    add("--dn", type=int, default=0, help="rank of this node, 0..nproc-1")
+    add("--nproc", type=whole_number, default=1, help="number of nodes (machines) started")
+    add("--dn", type=whole_number, default=0, help="rank of this node, 0..nproc-1")
     add("--addr", default="127.0.0.1", help="address of the master node")
-    add("--port", type=int, default=29500, help="port there; a single node takes a free one")
-    add("--max_restarts", type=int, default=0, help="how often torchrun restarts failed processes")
+    add(
+        "--port",
+        type=whole_number,
+        default=29500,
+        help="port there; a single node takes a free one",
+    )
+    add(
+        "--max_restarts",
+        type=whole_number,
+        default=0,
+        help="how often torchrun restarts failed processes",
+    )
 
 
 def configured(
@@ -88,10 +124,11 @@ def configured(
         config = load_config(args.cfg, [*found, *given])
     if quiet:
         return config
+    remarks = [*repeats(_positional(args)[1]), *(str(warning.message) for warning in caught)]
     one_process = args.cards * getattr(args, "nproc", 1) == 1
     if environment.ranks.is_main and (environment.launched or one_process):
-        for warning in caught:
-            print(f"[Warning] {warning.message}", flush=True)
+        for remark in remarks:
+            print(f"[Warning] {remark}", flush=True)
     return config
 
 
@@ -111,11 +148,23 @@ def overrides_of(
 
 
 def _positional(args: argparse.Namespace) -> tuple[str | None, list[str]]:
-    """Return (data path, overrides); where no path was given, the first KEY stands in its place."""
-    given = args.data_path
-    if len(args.overrides) % 2 and not (is_url(given) or Path(given).exists()):
-        return None, [given, *args.overrides]
-    return given, list(args.overrides)
+    """Return (data path, overrides); where no path was given, the first KEY stands in its place.
+
+    Raises ValueError for a path that is given in both ways.
+    """
+    words = [] if args.data_path is None else [args.data_path, *args.overrides]
+    if args.data_option is None:
+        is_path = len(words) % 2 == 1 or _looks_like_a_path(*words[:1])
+        return (words[0], words[1:]) if words and is_path else (None, words)
+    if len(words) % 2 and _looks_like_a_path(words[0]):
+        raise ValueError(
+            f"the data path is given twice: {words[0]!r}, and --data_path {args.data_option!r}"
+        )
+    return args.data_option, words
+
+
+def _looks_like_a_path(word: str = "") -> bool:
+    return "/" in word or os.path.exists(word)
 
 
 def _asked_precision(args: argparse.Namespace, environment: Environment) -> str | None:
@@ -134,15 +183,23 @@ def _asked_precision(args: argparse.Namespace, environment: Environment) -> str 
 def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path | str:
     """Return the data folder, or address: the command line's, else DATASET.ROOT.
 
-    Raises ValueError where neither says, FileNotFoundError where it is not there.
+    Neither is needed where the yaml has the parts' whole paths. Raises ValueError where nothing
+    says, FileNotFoundError where it is not there.
     """
-    path = _positional(args)[0] or config.DATASET.ROOT
+    given, data = _positional(args)[0], config.DATASET
+    path = given or data.ROOT
+    if path and is_url(path):
+        return path
+    parts = [Path(part) for part in (data.TRAIN_SET, data.TEST_SET)]
+    if not given and all(part.is_absolute() for part in parts):
+        return parts[0].parent
     if not path:
         raise ValueError("no data path: give the folder that holds train/ and val/")
-    if is_url(path):
-        return path
     if not Path(path).is_dir():
-        raise FileNotFoundError(f"no such data folder: {path}")
+        raise FileNotFoundError(f"no such data folder: {readable(path)}")
+    inner = Path(path, data.ROOT)  # as the official tools/train.py takes its --dataDir
+    if args.data_option and not (Path(path) / parts[0]).is_dir() and (inner / parts[0]).is_dir():
+        return inner
     return Path(path)
 
 

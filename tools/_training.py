@@ -10,7 +10,7 @@ from pathlib import Path
 import _common
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser, Stopped
+from lib.cli import ArgumentParser, Stopped, whole_number
 from lib.config import default_run_folder
 from lib.environment import Environment, read_environment
 from lib.launch import Cluster, end_with_parent
@@ -24,6 +24,7 @@ KEYS = {
     "train_epochs": ("TRAIN.END_EPOCH",),
     "seed": ("SEED",),
     "pretrained": ("MODEL.PRETRAINED",),
+    "modelDir": ("OUTPUT_DIR",),
 }
 
 
@@ -35,10 +36,10 @@ def add_training_options(parser: ArgumentParser) -> None:
         type=float,
         help="learning rate for one card, times the number of cards (default: the yaml's)",
     )
-    add("--train_epochs", type=int, help="number of epochs (default: the yaml's)")
+    add("--train_epochs", "--epochs", type=whole_number, help="epochs (default: the yaml's)")
     add(
         "--seed",
-        type=int,
+        type=whole_number,
         help="seed of initialisation, order and augmentation (default: the yaml's)",
     )
     add("--pretrained", help="weights to start from: a file, a name of weights.py, or an address")
@@ -55,8 +56,8 @@ def _stop_step(text: str) -> int:
     if text.lower() == "true":
         return _OLD_SCRIPTS_STOP_STEP
     try:
-        return int(text)
-    except ValueError:
+        return whole_number(text)
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps") from None
 
 

@@ -80,7 +80,12 @@ def _with_bar(paths: list[str]) -> Iterator[str]:
 
 def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    _common.add_run_options(parser, out_help=f"run folder (default: {_common.RUN_FOLDER})")
+    _common.add_run_options(
+        parser,
+        out_help=f"run folder (default: {_common.RUN_FOLDER})",
+        data="folder that holds a folder of pictures for each class, or train/ and val/ (valid/, "
+        "test/ ...) with those class folders in them",
+    )
     _common.add_cluster_options(parser)
     _training.add_training_options(parser)
     parser.add_argument(

@@ -34,9 +34,11 @@ def main() -> int:
     from lib.benchmark import picking
     from lib.benchmark.network import Task
     from lib.benchmark.rounds import machine
-    from lib.config import load_config
+    from lib.config import load_config, repeats
     from lib.device import configure, describe, select_device
 
+    for remark in repeats(args.overrides):
+        print(f"[Warning] {remark}", flush=True)
     config = load_config(args.cfg, args.overrides)
     device = select_device(args.device)
     configure(device, cudnn_benchmark=True, cudnn_deterministic=False)

@@ -18,6 +18,7 @@ _KEYS = {
     "workers": ("WORKERS",),
     "bs": ("TEST.BATCH_SIZE_PER_GPU",),
     "testModel": ("TEST.MODEL_FILE",),
+    "modelDir": ("OUTPUT_DIR",),
 }
 
 

@@ -23,7 +23,7 @@ SOURCES = [*LIB, *TOOLS, *sorted(REPO.glob("*.py"))]
 LEVELS = {
     # What all others may use: names as they are shown, files written whole and read with care.
     -3: ("readable",),
-    -2: ("checked", "files"),
+    -2: ("checked", "environment", "files"),
     -1: ("recipe",),
     # What knows nothing of devices: settings, the network, the pictures, the command line.
     0: (
@@ -34,7 +34,6 @@ LEVELS = {
         "cli",
         "config",
         "confusion",
-        "environment",
         "model_info",
         "onnx_file",
         "onnx_graph",
