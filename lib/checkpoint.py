@@ -7,16 +7,22 @@ machine without the device that wrote them.
 from __future__ import annotations
 
 import io
+import json
 import random
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 import torch
+import yaml
 
+from lib.checked import COUNT, checked
 from lib.device import rng_state, set_rng_state
 from lib.files import write_atomically
+from lib.readable import readable
 from lib.weights.torch_file import read_torch_file
 
 FORMAT = 1
@@ -63,6 +69,51 @@ class TrainingState(_AddedState):
     config: str  # yaml
 
 
+_REPORT_FORM: dict[object, object] = {
+    "best_epoch?": COUNT,
+    "images_per_s?": float,
+    "step_time_ms?": float,
+    "train_loss?": float,
+    "train_accuracy_top1?": float,
+    str: object,
+}
+_WEIGHTS_FORM = {str: torch.Tensor}
+_FORM = {
+    "state_dict": _WEIGHTS_FORM,
+    "optimizer": {"state": dict, "param_groups": [{"params": [COUNT]}]},
+    "optimizer_name": str,
+    "precision": {"scaler?": {str: (bool, float)}, "apex?": {str: object}},
+    "position": {"epoch": COUNT, "step": COUNT, "num_steps": COUNT, "images_per_step": COUNT},
+    "rng": [
+        {
+            "python": [COUNT, [COUNT], (float, None)],
+            "torch": torch.Tensor,
+            "device": (torch.Tensor, None),
+        }
+    ],
+    "seed": range(-(2**63), 2**64),
+    "sums": [float],
+    "best_accuracy": float,
+    "report": _REPORT_FORM,
+    "num_images": COUNT,
+    "class_names": [str],
+    "class_to_idx": {str: COUNT},
+    "config": str,
+    "decoder?": str,
+    "state_dict_ema?": _WEIGHTS_FORM,
+    "num_ema_updates?": COUNT,
+    "teacher?": str,
+    "names_sum?": str,
+    "names_aside?": [str],
+}
+_SLOTS = {str: (torch.Tensor, float, bool, None)}  # of one parameter in the optimizer
+_CONFIG_FORM = {
+    "MODEL": {"NAME": str, "EXTRA": object, "PRETRAINED": str},
+    "DATASET": {"VAL_SHARE?": float, "SPLIT_SEED?": COUNT},
+}
+_INSTEAD = "give another checkpoint to --resume, or start anew"
+
+
 def save_atomically(content: object, path: Path) -> None:
     """Write `content` with torch.save so that `path` holds either the old or the new, whole file.
 
@@ -106,11 +157,52 @@ def load_training_state(path: Path) -> TrainingState:
 
     Raises FileNotFoundError, and ValueError for a damaged file or one of another kind.
     """
-    state = read_torch_file(path).value
+    state, where = read_torch_file(path).value, readable(str(path))
     is_whole = isinstance(state, dict) and TrainingState.__required_keys__ <= state.keys()
     if not is_whole or state["format"] != FORMAT:  # type: ignore[index]
         raise ValueError(
-            f"{path} has weights but no training state to resume from: give it to --pretrained, "
+            f"{where} has weights but no training state to resume from: give it to --pretrained, "
             "or a checkpoint.pth.tar to --resume"
         )
+    try:
+        checked(state, _FORM, where=where)
+        saved_config(state, path)  # type: ignore[arg-type]
+        json.dumps(state["report"])  # type: ignore[index]
+        for number, slots in state["optimizer"]["state"].items():  # type: ignore[index]
+            place = f"{where}: optimizer.state"
+            checked(slots, _SLOTS, where=f"{place}[{checked(number, COUNT, where=place)}]")
+    except (ValueError, TypeError) as error:  # a report that result.json could not hold
+        said = str(error).removeprefix(f"{where}: ")
+        raise ValueError(f"{where} is damaged: {said}; {_INSTEAD}") from None
     return state  # type: ignore[return-value]
+
+
+def saved_config(state: TrainingState, path: Path | None) -> dict[str, dict]:
+    """Return the configuration of the run that a checkpoint of `path` is of, by sections.
+
+    Raises ValueError where it is none.
+    """
+    where = f"{readable(str(path))}: config"
+    try:
+        content = yaml.safe_load(state["config"])
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{where} is no yaml ({' '.join(str(error).split())[:80]})") from None
+    return checked(content, _CONFIG_FORM, where=where)
+
+
+@contextmanager
+def put_back(what: str, path: Path | None) -> Iterator[None]:
+    """Turn what a library raises for a part of a checkpoint that it can't take into one line.
+
+    Raises ValueError.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, LookupError, RuntimeError, AttributeError) as error:
+        reason = textwrap.shorten(readable(" ".join(str(error).split())), 160, placeholder=" ...")
+        raise ValueError(
+            f"{readable(str(path))} is damaged: its {what} cannot be put back "
+            f"({type(error).__name__}: {reason}); {_INSTEAD}"
+        ) from None

@@ -132,3 +132,15 @@ def check_same_groups(optimizer: torch.optim.Optimizer, saved: Mapping[str, obje
             f"{ours}: resume needs the same MODEL.FREEZE, TRAIN.WD_NORM_BIAS, TRAIN.LAYER_DECAY "
             "and TRAIN.HEAD_LR_FACTOR; to change them begin a new run with --pretrained"
         )
+
+
+def check_state_sizes(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError where what is kept of a parameter has another size than the parameter."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, kept in optimizer.state.get(parameter, {}).items():
+                if isinstance(kept, torch.Tensor) and kept.numel() not in (1, parameter.numel()):
+                    raise ValueError(
+                        f"{name} has the shape {tuple(kept.shape)} for a parameter of "
+                        f"{tuple(parameter.shape)}"
+                    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from lib.checkpoint import load_training_state
+from lib.checkpoint import load_training_state, saved_config
 from lib.models.guess import guess_arch
 from lib.weight_file import read_weights
 from lib.weights import lookup, published
@@ -38,7 +38,7 @@ def resumed_settings(checkpoint: Path) -> list[str]:
 
     Raises what `load_training_state` raises.
     """
-    model = yaml.safe_load(load_training_state(checkpoint)["config"])["MODEL"]
+    model = saved_config(load_training_state(checkpoint), checkpoint)["MODEL"]
     return [
         "MODEL.NAME", model["NAME"],
         "MODEL.EXTRA", yaml.safe_dump(model["EXTRA"]),

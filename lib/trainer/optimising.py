@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from yacs.config import CfgNode
 
+from lib.checkpoint import put_back
 from lib.distributed import Processes, synchronised_norms
 from lib.ema import AveragedWeights
 from lib.models.fast import checkpoint_activations
@@ -57,7 +58,8 @@ def build_average(config: CfgNode, network: nn.Module, start: Start) -> Averaged
         return None
     average = AveragedWeights(network, config.TRAIN.EMA_DECAY)
     if start.state is not None and "state_dict_ema" in start.state:
-        average.load(start.state["state_dict_ema"], start.state["num_ema_updates"])
+        with put_back("averaged weights", start.path):
+            average.load(start.state["state_dict_ema"], start.state["num_ema_updates"])
     return average
 
 

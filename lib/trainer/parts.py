@@ -22,7 +22,7 @@ from lib.assembly import (
     read_images,
     unused_part_remark,
 )
-from lib.checkpoint import Position, restore_rng_states
+from lib.checkpoint import Position, put_back, restore_rng_states
 from lib.config import eval_recipe, unused_settings
 from lib.data import ImageList, TrainBatches
 from lib.distributed import Processes
@@ -31,7 +31,7 @@ from lib.log import EpochStats
 from lib.metrics import Metrics
 from lib.models.build import build_model
 from lib.objective import Computing, Objective
-from lib.optim import build_optimizer, check_same_groups
+from lib.optim import build_optimizer, check_same_groups, check_state_sizes
 from lib.precision import Precision
 from lib.schedules import Schedule
 from lib.trainer.objective import build_objective
@@ -202,7 +202,8 @@ def restored_progress(start: Start) -> Progress:
     if start.state is None:
         return Progress(Metrics(), -1.0, {})
     state = start.state
-    return Progress(Metrics(*state["sums"]), state["best_accuracy"], dict(state["report"]))
+    with put_back("sums", start.path):
+        return Progress(Metrics(*state["sums"]), state["best_accuracy"], dict(state["report"]))
 
 
 def _check_smallest_part(batches: TrainBatches, config: CfgNode) -> None:
@@ -237,15 +238,19 @@ def _restore(
     check_same_groups(optimizer, state["optimizer"])
     # Weight decay and momentum are the present configuration's, not the saved run's.
     settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
+    with put_back("optimizer's state", start.path):
+        optimizer.load_state_dict(state["optimizer"])
+        check_state_sizes(optimizer)
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
         parameters = group["params"]
         group.clear()  # the saved run's settings may be more
         group.update(setting, params=parameters)
-    precision.load_state_dict(state["precision"])
+    with put_back("loss scale", start.path):
+        precision.load_state_dict(state["precision"])
     states, rank = state["rng"], processes.ranks.rank
     if rank < len(states):
-        restore_rng_states(states[rank], processes.device)
+        with put_back("random generators' state", start.path):
+            restore_rng_states(states[rank], processes.device)
 
 
 def _wrapped(network: nn.Module, config: CfgNode, processes: Processes) -> nn.Module:

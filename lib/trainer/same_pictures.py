@@ -11,9 +11,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from yacs.config import CfgNode
 
+from lib.checkpoint import saved_config
 from lib.data import ImageList, names_below
 from lib.trainer.starting import Start
 
@@ -111,5 +111,5 @@ def _saved_split(start: Start) -> dict[str, float]:
     """Return the two settings of a resumed run; older runs set nothing aside."""
     if start.state is None:
         return {}
-    dataset = yaml.safe_load(start.state["config"])["DATASET"]
+    dataset = saved_config(start.state, start.path)["DATASET"]
     return {key: dataset.get(key, 0) for key in _KEYS}

@@ -13,8 +13,9 @@ from lib.checkpoint import Position, TrainingState, load_training_state
 from lib.distributed import Processes
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
+from lib.readable import readable
 from lib.run_folder import CHECKPOINT, check_apart, check_writable, is_signed
-from lib.weight_file import Head, WeightFile, load_weights, read_weights
+from lib.weight_file import Head, WeightFile, load_weights, not_finite, read_weights
 from lib.weights import find_weights, published
 
 
@@ -85,6 +86,12 @@ class Start:
         if self.weights is None:
             return self.description
         head = Head.SAME
+        broken = not_finite(self.weights.weights)
+        if broken:
+            raise ValueError(
+                f"{readable(str(self.path))} is no use to start from: {broken}; take a checkpoint "
+                "of an earlier step, or other weights"
+            )
         if self.state is None and config.MODEL.NEW_HEAD:
             head = Head.SAME if self.weights.class_names == class_names else Head.NEW
         elif config.MODEL.NUM_CLASSES > 0:

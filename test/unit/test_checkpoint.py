@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import random
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from lib import checkpoint
 from lib.checkpoint import load_training_state, save_atomically
+from lib.config import load_config
 from lib.files import write_atomically
 from lib.models.hrnet import HRNetSpec, StageSpec, build_hrnet
+from lib.optim import check_state_sizes
 from lib.weight_file import Head, WeightFile, load_weights, read_weights
 
 
@@ -29,6 +33,28 @@ def tiny_network(num_classes: int = 3) -> nn.Module:
 def saved(content: object, path: Path) -> Path:
     torch.save(content, path)
     return path
+
+
+def training_state(weights: Mapping[str, torch.Tensor]) -> dict[str, object]:
+    """A checkpoint.pth.tar of a run that has done nothing yet."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
+    return {
+        "format": checkpoint.FORMAT,
+        "state_dict": dict(weights),
+        "optimizer": optimizer.state_dict(),
+        "optimizer_name": "sgd",
+        "precision": {},
+        "position": asdict(checkpoint.Position()),
+        "rng": [checkpoint.rng_states(torch.device("cpu"))],
+        "seed": 0,
+        "sums": [0, 0, 0, 0, 0],
+        "best_accuracy": -1.0,
+        "report": {},
+        "num_images": 2,
+        "class_names": ["a", "b"],
+        "class_to_idx": {"a": 0, "b": 1},
+        "config": load_config().dump(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +235,60 @@ def test_random_generators_survive_a_round_trip_through_a_file(tmp_path: Path) -
     checkpoint.restore_rng_states(torch.load(path, weights_only=True), device)
     assert random.random() == expected[0]
     assert torch.equal(torch.rand(3), expected[1])
+
+
+@pytest.mark.parametrize(
+    "key, value, expected",
+    [
+        ("format", "1", "no training state"),
+        ("state_dict", {"a": 5}, "state_dict.a is 5, and a Tensor is needed"),
+        ("optimizer", 5, "optimizer is 5"),
+        ("optimizer", {"state": {}, "param_groups": [5]}, "optimizer.param_groups[0] is 5"),
+        ("optimizer", {"state": {"x": {}}, "param_groups": []}, "optimizer.state: it is 'x'"),
+        ("optimizer", {"state": {0: 5}, "param_groups": []}, "optimizer.state[0]: it is 5"),
+        ("optimizer", {"state": {0: {"m": "x"}}, "param_groups": []}, "state[0]: m is 'x'"),
+        ("position", {"epoch": 0}, "position has no 'step'"),
+        ("position", dict.fromkeys(("epoch", "step", "num_steps", "images_per_step"), -1), "-1"),
+        ("rng", [5], "rng[0] is 5"),
+        ("rng", [{"python": "x", "torch": torch.ones(1), "device": None}], "rng[0].python is 'x'"),
+        ("rng", [{"python": (3, (1,), None), "torch": 5, "device": None}], "rng[0].torch is 5"),
+        ("seed", 2**64, "seed is 18446744073709551616"),
+        ("sums", "x", "sums is 'x'"),
+        ("report", [], "report is []"),
+        ("report", {"x": torch.ones(1)}, "not JSON serializable"),
+        ("report", {"train_loss": "\x1b[31m"}, "report.train_loss is '"),
+        ("config", 5, "config is 5"),
+        ("config", "{", "config is no yaml"),
+        ("config", "[" * 5000, "config is no yaml"),
+        ("config", "MODEL: 5", "MODEL is 5"),
+        ("config", "a: &a [*a]", "config: it has no 'MODEL'"),
+        ("class_names", ["a", 5], "class_names[1] is 5"),
+        ("state_dict_ema", 5, "state_dict_ema is 5"),
+    ],
+)
+def test_a_checkpoint_of_another_form_is_refused_in_one_line(
+    key: str, value: object, expected: str, tmp_path: Path
+) -> None:
+    """Fault R6: before anything of it is used."""
+    path = saved(training_state({}), tmp_path / "x.pth.tar")
+    assert load_training_state(path)["seed"] == 0
+    with pytest.raises(ValueError) as error:
+        load_training_state(saved(training_state({}) | {key: value}, path))
+    said = str(error.value)
+    assert expected in said and said.startswith(str(path)) and said.isprintable()
+
+
+def test_what_a_library_refuses_of_a_checkpoint_is_said_in_one_line(tmp_path: Path) -> None:
+    """Fault R6: states of the right types that fit nothing."""
+    states = checkpoint.rng_states(torch.device("cpu"))
+    for broken in ({"python": (3, (1, 2), None)}, {"torch": torch.ones(3)}):
+        with (
+            pytest.raises(ValueError, match="x is damaged: its generators cannot be put back"),
+            checkpoint.put_back("generators", Path("x")),
+        ):
+            checkpoint.restore_rng_states({**states, **broken}, torch.device("cpu"))
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    optimizer.state[parameter] = {"momentum_buffer": torch.ones(3)}
+    with pytest.raises(ValueError, match=r"momentum_buffer has the shape \(3,\) for .* \(2,\)"):
+        check_state_sizes(optimizer)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_pictures
+from test_checkpoint import training_state
 
-from lib.checkpoint import TrainingState, save_atomically
+from lib.checkpoint import save_atomically
 from lib.config import load_config
 from lib.data.lists import ImageList
 from lib.finetuning import (
@@ -139,7 +140,7 @@ def test_a_network_alone_takes_the_weights_of_its_name() -> None:
 def test_a_resumed_run_tells_its_network(tmp_path: Path) -> None:
     overrides = ["MODEL.NAME", "cls_hrnet", "MODEL.EXTRA", "{STAGE1: {NUM_MODULES: 1}}"]
     config = load_config(None, overrides)
-    state = dict.fromkeys(TrainingState.__required_keys__) | {"format": 1, "config": config.dump()}
+    state = training_state({}) | {"config": config.dump()}
     save_atomically(state, tmp_path / "checkpoint.pth.tar")
     settings = resumed_settings(tmp_path / "checkpoint.pth.tar")
     assert load_config(None, settings).MODEL == config.MODEL

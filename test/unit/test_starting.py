@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_checkpoint import training_state
 
 from lib import run_folder
-from lib.checkpoint import Position, TrainingState
+from lib.checkpoint import Position
 from lib.config import load_config
 from lib.environment import RankInfo
 from lib.trainer.starting import (
@@ -122,8 +123,7 @@ def test_the_run_folders_checkpoint_is_taken_only_when_asked_for_and_before_pret
     """Pitfall 4, and the order: an attempt before, --resume, auto-resume, pretrained, scratch."""
     weights = {"conv1.weight": torch.zeros(1)}
     torch.save(weights, tmp_path / "w.pth")
-    state = dict.fromkeys(TrainingState.__required_keys__, 0)
-    state |= {"format": 1, "position": {}, "state_dict": weights}
+    state = training_state(weights)
     torch.save(state, tmp_path / "checkpoint.pth.tar")
     torch.save(state, tmp_path / "other.pth.tar")
     config = load_config(None, ["MODEL.PRETRAINED", str(tmp_path / "w.pth")])
@@ -145,6 +145,14 @@ def test_the_run_folders_checkpoint_is_taken_only_when_asked_for_and_before_pret
     request = TrainRequest(tmp_path, tmp_path, "x")
     nothing = find_start(load_config(), request, OneRank())  # type: ignore[arg-type]
     assert nothing.path is None and not nothing.is_resume
+
+
+def test_weights_that_are_nan_are_no_start() -> None:
+    """Fault C4: said at loading, and not as a learning rate that is too high."""
+    weights = {"conv1.weight": torch.tensor([float("nan")])}
+    start = Start("pretrained weights", WeightFile(Path("c.pth"), weights, None))
+    with pytest.raises(ValueError, match=r"c.pth is no use to start from: 1 hold NaN .*conv1"):
+        start.load_into(torch.nn.Identity(), load_config(), ())
 
 
 def test_a_resume_under_another_teacher_is_remarked() -> None:
