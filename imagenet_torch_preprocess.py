@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
-from lib.offline.recipe_options import add_recipe_options, asked_recipe
+from lib.offline.recipe_options import AskedRecipe, add_recipe_options, asked_recipe
 from lib.recipe import Recipe
 
 
@@ -32,8 +32,8 @@ def main() -> int:
     from lib.offline.preprocess import PreprocessOptions, preprocess
     from lib.pictures import shorten
 
-    recipe = asked_recipe(args, crop=args.image_size)
-    recipe = recipe or Recipe.for_crop(args.image_size or Recipe.crop)
+    asked = asked_recipe(args) or AskedRecipe()
+    recipe = asked.for_crop(args.image_size)
     options = PreprocessOptions(recipe, args.workers, args.limit)
     report = preprocess(args.source, args.target, options)
     print(

@@ -11,11 +11,17 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, run_script
 from lib.offline.predictions import FORMATS
+from lib.offline.recipe_options import add_recipe_options, asked_recipe
 from lib.offline_infer import InferRequest, SizeMismatch, run_on_devices
+from lib.offline_infer.ais_bench_options import (
+    add_ais_bench_options,
+    asked_batch,
+    asked_shapes,
+    switch,
+)
 from lib.offline_infer.session import BACKENDS, PRECISIONS
 from lib.offline_infer.sources import PURE_DATA_TYPES
 
-_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 _MAX_DEVICE = 255
 _NUM_NAMED = 3
 
@@ -23,6 +29,8 @@ _NUM_NAMED = 3
 def main() -> int:
     """Run, print the closing lines, and return the exit code."""
     args = _parse()
+    if args.left:
+        _say(f"[INFO] without meaning here: {', '.join(args.left)}")
     try:
         outcome = run_on_devices(_request(args), args.device, _say)
     except SizeMismatch as error:
@@ -61,20 +69,23 @@ def _request(args: argparse.Namespace) -> InferRequest:
         outfmt=args.outfmt,
         loop=args.loop,
         warmup_count=args.warmup_count,
-        batch_size=args.dymBatch or args.batchsize,
-        dynamic_batch=args.dymBatch,
+        batch_size=asked_batch(args) or args.batchsize,
+        dynamic_batch=asked_batch(args),
         pure_data_type=args.pure_data_type,
         output_batch_axis=args.output_batchsize_axis,
         display_all_summary=args.display_all_summary,
         limit=args.limit,
         backend=args.backend,
         precision=args.precision,
+        recipe=asked_recipe(args),
+        shapes=asked_shapes(args),
         arguments=tuple(sys.argv),
     )
 
 
 def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
+    parser.allow_abbrev = False  # ais_bench has options that others begin with
     add = parser.add_argument
     add("--model", "-m", type=Path, required=True, help="ONNX file")
     source = parser.add_mutually_exclusive_group()
@@ -97,18 +108,15 @@ def _parse() -> argparse.Namespace:
     add("--dymBatch", type=_not_negative, default=0, help="batch of a model that leaves it open")
     add("--pure_data_type", default="zero", choices=PURE_DATA_TYPES, help="the made-up data")
     add("--output_batchsize_axis", type=_not_negative, default=0, help="the outputs' batch axis")
-    add("--display_all_summary", type=_switch, default=False, help="also the H2D and D2H times")
+    what = "also the H2D and D2H times"
+    add("--display_all_summary", type=switch, nargs="?", const=True, default=False, help=what)
     add("--limit", type=_positive, help="take only so many files, the first ones")
     add("--backend", default="onnxruntime", choices=BACKENDS, help="what computes")
     what = "what float32 is computed in; bf16 with openvino, on processors that have it"
     add("--precision", default="fp32", choices=PRECISIONS, help=what)
+    add_recipe_options(parser)
+    add_ais_bench_options(parser)
     return parser.parse_args()
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in _YES + _NO:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_YES + _NO)}")
-    return text.lower() in _YES
 
 
 def _not_negative(text: str) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.checked import read_json
 from lib.cli import ArgumentParser
 from lib.onnx_file import load_model, metadata_of, recipe_of
-from lib.readable import readable
 from lib.recipe import CHANNELS, INTERPOLATIONS, ORIENTATIONS, Recipe
 
 _MAX_MEAN = 1.0  # of pixels in 0..1
@@ -39,36 +39,49 @@ def add_recipe_options(parser: ArgumentParser) -> None:
     add("--orientation", choices=ORIENTATIONS, help="exif: turn photos upright first")
 
 
-def asked_recipe(args: argparse.Namespace, *, crop: int | None = None) -> Recipe | None:
-    """Return the recipe that the options give, for pictures of `crop` pixels; None: they give none.
+@dataclass(frozen=True)
+class AskedRecipe:
+    """What a command line says of a recipe; the rest is the usual."""
 
-    What they leave out is the usual. Without `crop` it is that of --recipe, or the usual one.
+    base: Recipe | None = None  # that of --recipe
+    changes: Mapping[str, object] = field(default_factory=dict)  # fields by the other options
+    crop_share: float | None = None
+
+    def for_crop(self, crop: int | None) -> Recipe:
+        """Return the recipe for pictures of `crop` pixels; None: --recipe's, or the usual.
+
+        Raises ValueError where --recipe is for another crop, or a value is impossible.
+        """
+        found = self.base or Recipe.for_crop(crop or Recipe.crop)
+        if crop is not None and found.crop != crop:
+            raise ValueError(f"--recipe is for {found.crop} pixels a side, and {crop} are wanted")
+        changes = dict(self.changes)
+        if self.crop_share is not None:
+            changes["resize"] = int(found.crop / self.crop_share)
+        recipe = Recipe.from_json(found.as_json() | changes, where="the recipe's options")
+        if any(abs(mean) > _MAX_MEAN for mean in recipe.mean or ()):
+            raise ValueError(
+                f"mean {' '.join(f'{mean:g}' for mean in recipe.mean or ())}: of pixels in 0..1; "
+                "divide mean and std by 255 where they are of pixels in 0..255"
+            )
+        return recipe
+
+
+def asked_recipe(args: argparse.Namespace) -> AskedRecipe | None:
+    """Return what the options of `add_recipe_options` say; None: nothing.
 
     Raises:
-        OSError: the file isn't there or can't be read.
-        ValueError: it holds no recipe, one of another crop, or an option's value is impossible.
+        OSError: the file of --recipe isn't there or can't be read.
+        ValueError: it holds no recipe, or the crop's share is impossible.
     """
     single = ("resize", "mean", "std", "interpolation", "channels", "orientation")
     changes = {name: getattr(args, name) for name in single if getattr(args, name) is not None}
     if args.recipe is None and args.crop_share is None and not changes:
         return None
-    found = Recipe.for_crop(crop or Recipe.crop) if args.recipe is None else _read(args.recipe)
-    if crop is not None and found.crop != crop:
-        raise ValueError(
-            f"--recipe {readable(str(args.recipe))} is for pictures of {found.crop} pixels a side, "
-            f"and {crop} are wanted"
-        )
-    if args.crop_share is not None:
-        if not 0 < args.crop_share <= 1:
-            raise ValueError(f"--crop_share {args.crop_share}: a number above 0 and up to 1")
-        changes["resize"] = int(found.crop / args.crop_share)
-    recipe = Recipe.from_json(found.as_json() | changes, where="the recipe's options")
-    if any(abs(mean) > _MAX_MEAN for mean in recipe.mean or ()):
-        raise ValueError(
-            f"mean {' '.join(f'{mean:g}' for mean in recipe.mean or ())}: of pixels in 0..1; "
-            "divide mean and std by 255 where they are of pixels in 0..255"
-        )
-    return replace(recipe, layout="CHW", dtype=found.dtype)
+    if args.crop_share is not None and not 0 < args.crop_share <= 1:
+        raise ValueError(f"--crop_share {args.crop_share}: a number above 0 and up to 1")
+    base = None if args.recipe is None else _read(args.recipe)
+    return AskedRecipe(base, changes, args.crop_share)
 
 
 def _read(path: Path) -> Recipe:

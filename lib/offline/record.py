@@ -23,10 +23,10 @@ RECORD = "preprocess.json"
 ENDING = ".bin"
 
 _FORM = {
-    "model": str,
+    "model?": str,
     "recipe": object,
     "root?": str,
-    "sources": {str: [str, COUNT, int]},
+    "sources?": {str: [str, COUNT, int]},
     "sums?": {str: range(2**32)},
     "newest_ns?": COUNT,
 }
@@ -164,10 +164,10 @@ def read_record(path: Path) -> Record:
     """Return what a record says. Raises OSError, and ValueError for one of another form."""
     content = read_json(path, _FORM)
     return Record(
-        model=content["model"],
-        recipe=Recipe.from_json(content["recipe"], where=str(path)),
+        model=content.get("model", ""),
+        recipe=Recipe.from_json(content["recipe"], where=f"{path}, recipe"),
         root=content.get("root", ""),
-        origins={stem: Origin(*values) for stem, values in content["sources"].items()},
+        origins={stem: Origin(*values) for stem, values in content.get("sources", {}).items()},
         sums=content.get("sums", {}),
         newest_ns=content.get("newest_ns", 0),
     )

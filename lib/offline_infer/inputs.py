@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.offline.record import RECORD
-from lib.offline_infer.model import ModelDescription
 from lib.pictures import find_sources
-from lib.recipe import Recipe
+from lib.readable import readable
 
 TENSOR_SUFFIXES = (".npy", ".bin")
 
@@ -44,6 +41,8 @@ def find_tensor_files(text: str, num_inputs: int) -> tuple[Sample, ...]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"--input: no such file or folder: {path}")
+        if not (path.is_dir() or path.is_file()):
+            raise ValueError(f"--input: {readable(str(path))} is no regular file")
     if all(path.is_dir() for path in paths):
         columns = [_tensor_files_in(folder) for folder in paths]
     elif any(path.is_dir() for path in paths):
@@ -61,13 +60,14 @@ def find_tensor_files(text: str, num_inputs: int) -> tuple[Sample, ...]:
 
 
 def _tensor_files_in(folder: Path) -> list[Path]:
-    names = [
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.name.lower().endswith(TENSOR_SUFFIXES)
-        and not entry.name.startswith(".")
-        and entry.is_file()
-    ]
+    names = []
+    for entry in os.scandir(folder):
+        if not entry.name.lower().endswith(TENSOR_SUFFIXES) or entry.name.startswith("."):
+            continue
+        if entry.is_file():
+            names.append(entry.name)
+        elif not entry.is_dir():  # a pipe has no end, and a link that leads nowhere is a mistake
+            raise ValueError(f"--input: {readable(entry.path)} is no regular file: remove it")
     if not names:
         raise ValueError(f"--input {folder}: no *.npy or *.bin file in this folder")
     return [folder / name for name in sorted(names, key=natural_key)]
@@ -93,27 +93,3 @@ def check_stems(samples: Sequence[Sample]) -> None:
                 f"{other.files[0]} and {sample.files[0]} would both write {sample.stem}_0: rename "
                 "one of them, or run them apart"
             )
-
-
-def check_recipe(folder: Path, model: ModelDescription) -> None:
-    """Compare how the bins were made (`preprocess.json` beside them) with what the model wants.
-
-    Raises ValueError that names the differences. Nothing is compared where a side is silent.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-        made = Recipe.from_json(content, where=str(path))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{path} is damaged: preprocess the pictures again") from None
-    differences = made.differences(model.recipe) if model.recipe else ()
-    if differences:
-        raise ValueError(
-            f"the bins in {folder} were made otherwise than {model.path} wants them "
-            f"({', '.join(differences)}): preprocess the pictures for this model"
-        )
-    taken = model.inputs[0].dtype.name
-    if made.dtype != taken:
-        raise ValueError(f"the bins in {folder} are {made.dtype}, but {model.path} takes {taken}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CPU_PROVIDER = "CPUExecutionProvider"
 
 Array = npt.NDArray[np.generic]
+Shapes = Mapping[str, tuple[int, ...]]  # of inputs, by name; '': of the only one, height and width
 
 _DTYPES: Mapping[str, np.dtype[np.generic]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -134,6 +135,17 @@ def describe(
         raise ValueError(f"{path} has no inputs")
     metadata = session.get_modelmeta().custom_metadata_map
     return ModelDescription(path, tuple(inputs), parse_recipe(metadata.get(RECIPE_KEY), path))
+
+
+def check_shapes(model: ModelDescription, shapes: Shapes) -> None:
+    """Raise ValueError where an input doesn't have the shape that was asked for."""
+    found = {spec.name: spec.shape for spec in model.inputs}
+    found[""] = model.inputs[0].shape[-2:]
+    for name, shape in shapes.items():
+        if found.get(name) != shape:
+            inputs = "; ".join(f"{s.name} {' x '.join(map(str, s.shape))}" for s in model.inputs)
+            asked = f"{name} {' x '.join(map(str, shape))}".strip()
+            raise ValueError(f"{asked} is asked for, but {model.path} takes {inputs}")
 
 
 def _whole_shape(

@@ -6,16 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lib.environment import num_cores
-from lib.offline_infer.inputs import check_recipe, check_stems, find_pictures, find_tensor_files
-from lib.offline_infer.model import ModelDescription, Session
+from lib.offline.recipe_options import AskedRecipe
+from lib.offline_infer.inputs import check_stems, find_pictures, find_tensor_files
+from lib.offline_infer.model import ModelDescription, Session, Shapes, check_shapes
 from lib.offline_infer.outputs import OutputFolder
 from lib.offline_infer.pipeline import Tally, batches_of, compute_all, warm_up
+from lib.offline_infer.recipes import check_bins, recipe_of_pictures, wanted_recipe
 from lib.offline_infer.session import open_session
 from lib.offline_infer.sources import Pictures, PureData, Source, TensorFiles
 from lib.offline_infer.summary import (
@@ -49,6 +51,8 @@ class InferRequest:
     limit: int | None = None  # samples
     backend: str = "onnxruntime"
     precision: str = "fp32"
+    recipe: AskedRecipe | None = None  # of the pictures; None: as the model records
+    shapes: Shapes = field(default_factory=dict)  # that the inputs should have
     arguments: tuple[str, ...] = ()  # the command line, for the summary
     part: int = 0  # of the samples only this part, of `num_parts`
     num_parts: int = 1
@@ -79,7 +83,11 @@ def run_request(request: InferRequest, say: Say, check: Callable[[], None]) -> O
     """
     cores = max(1, num_cores() // request.num_parts)
     session = _open_session(request, cores, say)
-    source = _open_source(request, session.model)
+    check_shapes(session.model, request.shapes)
+    source, remarks = _open_source(request, session.model)
+    warnings = [f"[WARN] {remark}" for remark in remarks]
+    for warning in warnings:
+        say(warning)
     folder = OutputFolder(
         request.output, request.outfmt, request.output_batch_axis, source.samples_per_batch
     )
@@ -103,7 +111,9 @@ def run_request(request: InferRequest, say: Say, check: Callable[[], None]) -> O
     end_s = time.time()
     images_per_batch = session.model.batch_size / source.samples_per_batch
     num_images = round(len(tally.written) * images_per_batch * request.loop)
-    return _closed(request, session.model, tally, num_images, (start_s, end_s))
+    outcome = _closed(request, session.model, tally, num_images, (start_s, end_s))
+    # Once more at the end, where figures are read.
+    return replace(outcome, lines=(*warnings, *outcome.lines))
 
 
 def _open_session(request: InferRequest, num_threads: int, say: Say) -> Session:
@@ -136,27 +146,32 @@ def _progress(
         yield advance
 
 
-def _open_source(request: InferRequest, model: ModelDescription) -> Source:
-    """Find and check the samples of this request, and of these its part."""
+def _open_source(request: InferRequest, model: ModelDescription) -> tuple[Source, tuple[str, ...]]:
+    """Find and check the samples of this request, and of these its part; also what is in doubt."""
     if request.is_pure:
-        return PureData(model, request.pure_data_type)
+        return PureData(model, request.pure_data_type), ()
+    wanted = wanted_recipe(model, request.recipe)
+    source: TensorFiles | Pictures
     if request.input_images is not None:
         samples = find_pictures(request.input_images, leave_out=request.output)
         samples = samples[: request.limit]
+        recipe, remarks = recipe_of_pictures(model, wanted)
+        source = Pictures(samples, model, recipe)
     else:
         samples = find_tensor_files(str(request.input), len(model.inputs))[: request.limit]
-        for folder in sorted({path.parent for sample in samples for path in sample.files}):
-            check_recipe(folder, model)
+        folders = sorted({path.parent for sample in samples for path in sample.files})
+        checked = check_bins(folders, model, wanted)
+        remarks = checked.remarks
+        source = TensorFiles(samples, model, checked.sums)
     if request.output is not None:
         check_stems(samples)
     count, num_parts = len(samples), request.num_parts
     if count < num_parts:
         raise ValueError(f"{count} files for {num_parts} devices: give --device fewer")
-    kind = TensorFiles if request.input_images is None else Pictures
-    source = kind(samples, model)  # all are checked, then a part is taken
+    # All are checked, then a part is taken.
     begin, end = (count * part // num_parts for part in (request.part, request.part + 1))
     source.samples = samples[begin:end]
-    return source
+    return source, remarks
 
 
 def _prepare(folder: OutputFolder, source: Source, say: Say) -> None:

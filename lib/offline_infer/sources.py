@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from lib.offline.npy import NpyHeader, read_npy_header
+from lib.offline.record import RECORD, sum_of
 from lib.offline_infer.inputs import Sample
 from lib.offline_infer.model import Array, ModelDescription, TensorSpec
 from lib.pictures import one_line
+from lib.readable import readable
 from lib.recipe import Recipe
 from lib.transforms import eval_pixels, normalize, open_rgb
 
@@ -53,12 +57,18 @@ class Source(Protocol):
 class TensorFiles:
     """Samples that are files of raw elements (.bin) or numpy arrays (.npy)."""
 
-    def __init__(self, samples: tuple[Sample, ...], model: ModelDescription):
-        """Measure every file.
+    def __init__(
+        self,
+        samples: tuple[Sample, ...],
+        model: ModelDescription,
+        sums: Mapping[Path, int] = MappingProxyType({}),
+    ):
+        """Measure every file; `sums` are of the content of some, which is compared on reading.
 
         Raises SizeMismatch, and ValueError that names a file of another size or element type.
         """
         self.samples = samples
+        self._sums = sums
         self._specs = model.inputs
         columns = zip(*(sample.files for sample in samples), strict=True)
         sizes = [
@@ -73,13 +83,19 @@ class TensorFiles:
         self.sample_bytes, self.samples_per_batch = sizes[0], counts[0]
 
     def load(self, samples: Sequence[Sample]) -> LoadedBatch:
-        """See `Source`. Raises ValueError for a file that has changed since it was measured."""
+        """See `Source`. Raises ValueError for a file that has changed since it was written."""
         arrays = []
         for number, spec in enumerate(self._specs):
             memory = np.empty(spec.num_bytes, np.uint8)
             slots = memory.reshape(self.samples_per_batch, -1)
             for slot, sample in zip(slots, samples, strict=False):
-                _read_into(slot, sample.files[number])
+                path = sample.files[number]
+                _read_into(slot, path)
+                if path in self._sums and sum_of(slot.data) != self._sums[path]:
+                    raise ValueError(
+                        f"{path} is no longer as preprocessing wrote it: preprocess the pictures "
+                        f"again, or remove {RECORD} beside it, if the change is meant"
+                    )
             slots[len(samples) :] = slots[0]
             arrays.append(memory.view(spec.dtype).reshape(spec.shape))
         return LoadedBatch(tuple(arrays), tuple(samples))
@@ -106,29 +122,29 @@ def _size_of_all(files: Sequence[Path], spec: TensorSpec, number: int) -> int:
 def _num_bytes(path: Path, spec: TensorSpec) -> int:
     if path.suffix.lower() != ".npy":
         return path.stat().st_size
-    array = _open_npy(path)
-    if array.dtype != spec.dtype:
-        raise ValueError(f"{path} holds {array.dtype}, but the model's input is {spec.dtype}")
-    return array.nbytes
+    header = _open_npy(path)
+    if header.dtype != spec.dtype:
+        raise ValueError(f"{path} holds {header.dtype}, but the model's input is {spec.dtype}")
+    return header.num_bytes
 
 
-def _open_npy(path: Path) -> Array:
-    """Return the array without reading its elements yet."""
+def _open_npy(path: Path) -> NpyHeader:
+    """Return an array's header. Raises ValueError for what is no plain array."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no readable .npy file: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays, not one array")
-    return array
+        with open(path, "rb") as file:
+            return read_npy_header(file, path.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{readable(str(path))} {error}") from None
 
 
 def _read_into(slot: Bytes, path: Path) -> None:
     if path.suffix.lower() == ".npy":
-        content = np.ascontiguousarray(_open_npy(path)).reshape(-1).view(np.uint8)
-        complete = content.size == slot.size
+        header = _open_npy(path)
+        complete = header.num_bytes == slot.size
         if complete:
-            slot[:] = content
+            flat = np.memmap(path, header.dtype, "r", header.start, (header.num_values,))
+            array = flat.reshape(header.shape, order="F" if header.is_fortran else "C")
+            slot[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     else:
         with open(path, "rb", buffering=0) as file:
             complete = file.readinto(slot.data) == slot.size and not file.read(1)
@@ -137,9 +153,9 @@ def _read_into(slot: Bytes, path: Path) -> None:
 
 
 class Pictures:
-    """Samples that are pictures, prepared as the model asks for in its metadata."""
+    """Samples that are pictures, prepared by a recipe."""
 
-    def __init__(self, samples: tuple[Sample, ...], model: ModelDescription):
+    def __init__(self, samples: tuple[Sample, ...], model: ModelDescription, recipe: Recipe):
         """Raises ValueError where the model's input is no picture that can be prepared here."""
         spec = model.inputs[0]
         crop = spec.shape[-1]
@@ -148,12 +164,12 @@ class Pictures:
                 f"--input_images: {model.path} takes {spec.dtype} {spec.shape}; pictures are made "
                 "for one input of N x 3 x S x S floats"
             )
-        self._recipe = model.recipe or Recipe.for_crop(crop)
-        if self._recipe.crop != crop or self._recipe.layout != "CHW" or self._recipe.mean is None:
+        self._recipe = recipe
+        if recipe.crop != crop or recipe.layout != "CHW" or recipe.dtype == "uint8":
             raise ValueError(
-                f"--input_images: {model.path} takes {spec.dtype} {spec.shape}, and its metadata "
-                f"tells of other pictures ({self._recipe}, {self._recipe.layout}): give it bins "
-                "with --input"
+                f"--input_images: {model.path} takes {spec.dtype} {spec.shape}, and its recipe "
+                f"tells of other pictures ({recipe}, {recipe.layout}, {recipe.dtype}): give it "
+                "bins with --input"
             )
         self.samples = samples
         self.samples_per_batch = model.batch_size

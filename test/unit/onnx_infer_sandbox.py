@@ -10,6 +10,7 @@ from conftest import Done, RunScript
 from onnx import TensorProto, helper, numpy_helper
 
 from lib.offline.predictions import read_prediction
+from lib.recipe import Recipe
 
 INFER = "tools/onnx_infer.py"
 SIZE, NUM_CLASSES = 8, 5
@@ -73,6 +74,15 @@ def make_bins(folder: Path, num_files: int, *, suffix: str = ".bin") -> np.ndarr
         else:
             image.tofile(folder / f"img{number}.bin")
     return images
+
+
+def say_how(model: Path, bins: Path, **recipe: object) -> None:
+    """Let a model and a folder of bins record one recipe, the usual one but for the changes."""
+    content = {**Recipe.for_crop(SIZE).as_json(), **recipe}
+    changed = onnx.load(model)
+    helper.set_model_props(changed, {"hrnet.recipe": json.dumps(content)})
+    onnx.save(changed, model)
+    (bins / "preprocess.json").write_text(json.dumps({"recipe": content}))
 
 
 def results(folder: Path) -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -26,6 +28,7 @@ from onnx_infer_sandbox import (
     make_bins,
     make_model,
     results,
+    say_how,
     summary_of,
 )
 from PIL import Image
@@ -107,8 +110,141 @@ def test_bins_of_another_recipe_than_the_models_are_refused(ready, infer, tmp_pa
     assert infer().returncode == 0
     note.write_text(json.dumps({"recipe": Recipe.for_crop(SIZE).as_json() | {"resize": 8}}))
     assert_refused(infer(), "resize 8 for 9", tmp_path / "bins")
-    note.write_text("{")
-    assert_refused(infer(), "preprocess.json is damaged")
+
+
+def warnings(done) -> list[str]:
+    return [line for line in done.stdout.splitlines() if line.startswith("[WARN] ")]
+
+
+@pytest.mark.parametrize("model_says", [False, True])
+@pytest.mark.parametrize("bins_say", [False, True])
+def test_what_no_side_says_of_the_preprocessing_is_said_at_both_ends(
+    model_says, bins_say, ready, infer, tmp_path
+):
+    """Fault S5: a network on pictures that are prepared otherwise computes as ever."""
+    model, note = tmp_path / "model.onnx", tmp_path / "bins" / "preprocess.json"
+    say_how(model, tmp_path / "bins")
+    if not model_says:
+        make_model(model)
+    if not bins_say:
+        note.unlink()
+    done = infer()
+    assert done.returncode == 0
+    said = {
+        (False, False): "says how the pictures are prepared",
+        (False, True): "records no preprocessing: the bins in",
+        (True, False): "has no preprocess.json: whether its files are prepared as",
+    }.get((model_says, bins_say))
+    found = warnings(done)
+    assert len(found) == (0 if said is None else 2) and len(set(found)) <= 1
+    assert said is None or said in found[0]
+    # Asked for, it is compared with what the bins say, and nothing is open.
+    done = infer("--mean", 0.5, 0.5, 0.5, "--crop_share", 0.95, "--interpolation", "bicubic")
+    if bins_say:
+        assert_refused(done, "interpolation bilinear for bicubic", "mean 0.485 0.456 0.406 for 0.5")
+    else:
+        assert "has no preprocess.json" in warnings(done)[-1]
+
+
+def test_a_recipe_that_is_given_prepares_the_pictures(infer, tmp_path):
+    """Fault S5."""
+    make_model(tmp_path / "model.onnx", batch=1)
+    noise = np.random.default_rng(2).integers(0, 256, (20, 30, 3), np.uint8)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(noise).save(tmp_path / "pictures" / "a.png")
+    options = ["--input_images", tmp_path / "pictures"]
+    usual = Recipe.for_crop(SIZE)
+    other = replace(usual, resize=8, interpolation="bicubic", mean=(0.5,) * 3, channels="BGR")
+    (tmp_path / "recipe.json").write_text(json.dumps(other.as_json()))
+
+    def logits(*given):
+        done = infer(*options, *given, inputs=None)
+        assert done.returncode == 0, done.stderr
+        return warnings(done), results(tmp_path / "out" / "run")["a_0.bin"].ravel()
+
+    def wanted(recipe):
+        planes = normalize(eval_pixels(Image.fromarray(noise), recipe), recipe)
+        return pytest.approx(expected(planes[None])[0], rel=1e-4, abs=1e-4)
+
+    said, found = logits()
+    assert (
+        "records no preprocessing: the pictures are prepared as 8 x 8 of a short side of 9"
+        in (said[0])
+    )
+    assert len(said) == 2 and found == wanted(usual)
+    for given in (
+        ["--recipe", tmp_path / "recipe.json"],
+        ["--resize", 8, "--interpolation", "bicubic", "--mean", *(0.5,) * 3, "--channels", "BGR"],
+    ):
+        said, found = logits(*given)
+        assert said == [] and found == wanted(other)
+    (tmp_path / "bins").mkdir()
+    say_how(tmp_path / "model.onnx", tmp_path / "bins")
+    said, found = logits("--recipe", tmp_path / "recipe.json")
+    assert "records another preprocessing than is asked for: resize 8 for 9" in said[0]
+    assert found == wanted(other)
+    assert_refused(infer(*options, "--mean", 124, 116, 104, inputs=None), "of pixels in 0..1")
+    (tmp_path / "recipe.json").write_text('{"crop": 16}')
+    done = infer(*options, "--recipe", tmp_path / "recipe.json", inputs=None)
+    assert_refused(done, "--recipe is for 16 pixels a side, and 8 are wanted")
+
+
+def test_a_bin_that_another_tool_replaced_is_noticed(ready, infer, tmp_path):
+    """Fault A7: at the same size."""
+    note, path = tmp_path / "bins" / "preprocess.json", tmp_path / "bins" / "img7.bin"
+    say_how(tmp_path / "model.onnx", tmp_path / "bins")
+    content = json.loads(note.read_text())
+    sums = {path.stem: zlib.crc32(path.read_bytes()) for path in note.parent.glob("*.bin")}
+    note.write_text(json.dumps({**content, "sums": sums}))
+    assert infer().returncode == 0
+    path.write_bytes(path.read_bytes()[::-1])
+    assert_refused(infer(), "img7.bin is no longer as preprocessing wrote it")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "5", "[]", "{}", "[" * 100_000, '{"recipe": 5}', '{"recipe": {"resize": true}}',
+     '{"recipe": {}, "sources": {"a": 5}}', '{"recipe": {}, "sums": 5}'],
+    ids=lambda text: text[:30],
+)  # fmt: skip
+def test_a_record_of_wrong_types_is_one_line(text, ready, infer, tmp_path):
+    """Fault R6."""
+    (tmp_path / "bins" / "preprocess.json").write_text(text)
+    assert_refused(infer(), "preprocess.json", "preprocess the pictures again")
+
+
+@pytest.mark.parametrize("value", ["null", "[72]", "true", "64.5", '"9"', "-1", "1e99"])
+def test_metadata_of_wrong_types_is_one_line(value, ready, infer, tmp_path):
+    """Fault R6: some were taken."""
+    for text in (f'{{"resize": {value}}}', value, "[" * 100_000):
+        make_model(tmp_path / "model.onnx", metadata={"hrnet.recipe": text})
+        assert_refused(infer(), "model.onnx: its metadata hrnet.recipe")
+
+
+def test_arrays_with_false_headers_are_named(ready, infer, tmp_path):
+    """Fault R6: what they claim isn't fetched."""
+    np.save(tmp_path / "whole.npy", ready[0])
+    whole = (tmp_path / "whole.npy").read_bytes()
+    (tmp_path / "npy").mkdir()
+    for content in (
+        whole.replace(b"(3, 8, 8)", b"(3, 8, 80000000000)"), whole[:-4], whole + b"x",
+        whole.replace(b"<f4", b"|O8"), b"PK\x03\x04" + whole, whole[:20],
+    ):  # fmt: skip
+        (tmp_path / "npy" / "a.npy").write_bytes(content)
+        assert_refused(infer(inputs="npy"), "a.npy")
+    np.save(tmp_path / "npy" / "a.npy", np.asfortranarray(ready[0]))
+    assert infer(inputs="npy").returncode == 0
+
+
+def test_a_pipe_or_a_device_among_the_inputs_is_named(ready, infer, tmp_path):
+    """Fault R7: nothing waits for it."""
+    odd = tmp_path / "bins" / "odd.bin"
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda p: p.symlink_to("x")):
+        make(odd)
+        assert_refused(infer(), "odd.bin is no regular file")
+        if odd.exists():
+            assert_refused(infer("--input", odd, inputs=None), "odd.bin is no regular file")
+        odd.unlink()
 
 
 def test_several_devices_share_the_files(ready, run_separately, tmp_path):
@@ -253,6 +389,7 @@ def test_a_long_list_of_files_is_no_single_path(ready, infer, tmp_path, monkeypa
 
 
 def test_predictions_of_another_run_are_pointed_out(ready, infer, tmp_path):
+    say_how(tmp_path / "model.onnx", tmp_path / "bins")
     assert infer().returncode == 0
     assert "[WARN]" not in infer().stdout
     assert "[WARN] 6 predictions of other runs stay in " in infer("--limit=4").stdout

@@ -17,8 +17,8 @@ from lib.cli import PartlyFailed, Stopped
 from lib.offline import preprocess as preprocess_module
 from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.offline.uint8_bins import uint8_recipe, write_uint8_bins
-from lib.offline_infer.inputs import check_recipe
 from lib.offline_infer.model import ModelDescription, TensorSpec
+from lib.offline_infer.recipes import check_bins, wanted_recipe
 from lib.recipe import Recipe
 
 SIDE, BYTES = 64, 3 * 72 * 72
@@ -85,16 +85,17 @@ def test_inference_refuses_them_for_a_model_of_normalised_pictures(
     with pytest.raises(
         ValueError, match=r"otherwise than .*m.onnx wants them \(crop 72 for 64, mean none for"
     ):
-        check_recipe(tmp_path / "bins", model)
+        check_bins([tmp_path / "bins"], model, wanted_recipe(model, None))
     silent = ModelDescription(tmp_path / "m.onnx", (floats,), None)
     with pytest.raises(ValueError, match="are uint8, but .*m.onnx takes float32"):
-        check_recipe(tmp_path / "bins", silent)
+        check_bins([tmp_path / "bins"], silent, wanted_recipe(silent, None))
     own = ModelDescription(
         tmp_path / "m.onnx",
         (TensorSpec("image", (1, 72, 72, 3), np.dtype(np.uint8)),),
         uint8_recipe(SIDE),
     )
-    check_recipe(tmp_path / "bins", own)
+    found = check_bins([tmp_path / "bins"], own, wanted_recipe(own, None))
+    assert found.remarks == () and len(found.sums) == 2
 
 
 def test_pictures_that_cannot_be_read_are_named_and_recorded(source: Path, tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_files_of_others_are_not_mixed_with(source: Path, tmp_path: Path) -> Non
         (bins / "preprocess.json").unlink(missing_ok=True)
         if content is not None:
             (bins / "preprocess.json").write_text(content)
-        with pytest.raises(ValueError, match=r"no preprocess.json that|is damaged|no 'model'"):
+        with pytest.raises(ValueError, match=r"no preprocess.json that|is damaged|recipe: it is 3"):
             write_uint8_bins(source, bins, side=SIDE)
     with pytest.raises(ValueError, match="is not a folder"):
         write_uint8_bins(source, source / "0.png", side=SIDE)

@@ -17,6 +17,7 @@ from onnx_infer_sandbox import (
     make_bins,
     make_model,
     results,
+    say_how,
     summary_of,
 )
 
@@ -87,6 +88,7 @@ def test_the_printed_lines_come_in_order_and_to_the_letter(ready, infer, tmp_pat
     value = r"\d[\d.e+-]*"
     times = f"min = {value}, max = {value}, mean = {value}, median = {value}, "
     times += rf"percentile\(99%\) = {value}"
+    say_how(tmp_path / "model.onnx", tmp_path / "bins")
     done = infer("--display_all_summary", "1")
     assert done.stderr == ""  # no progress bar but on a terminal
     lines = [
@@ -147,12 +149,65 @@ def test_the_summary_has_the_known_keys(ready, infer, tmp_path):
     assert "--loop=2" in summary["args"]
 
 
-@pytest.mark.parametrize("word", ["1", "true", "YES", "0", "False", "no"])
+@pytest.mark.parametrize("word", ["1", "true", "YES", "t", "Y", "0", "False", "no", "f", "n", ""])
 @pytest.mark.parametrize("form", ["--display_all_summary={}", "--display_all_summary {}"])
-def test_booleans_take_six_words_in_both_forms(word, form, ready, infer):
-    done = infer(*form.format(word).split(), output=False)
+def test_booleans_take_ten_words_in_both_forms(word, form, ready, infer):
+    """Fault A4: t, y, f and n too, and the option alone."""
+    options = form.format(word).split() if word else ["--display_all_summary"]
+    done = infer(*options, output=False)
     assert done.returncode == 0
-    assert ("H2D_latency" in done.stdout) == (word.lower() in ("1", "true", "yes"))
+    assert ("H2D_latency" in done.stdout) == (word.lower() in ("1", "true", "yes", "t", "y", ""))
+
+
+def test_flags_of_ais_bench_that_mean_nothing_here_are_one_note(ready, infer, tmp_path):
+    """Fault A4: its command lines run as they are."""
+    flags = ["--run_mode", "array", "--debug=0", "--profiler", 0, "--pipeline", "1", "--threads=2"]
+    flags += ["--divide_input", "t", "--npu_id", "0,1", "--perf", "n", "--dump", "--outputSize=99"]
+    done = infer(*flags)
+    assert done.returncode == 0, done.stderr
+    (note,) = (line for line in done.stdout.splitlines() if "without meaning" in line)
+    assert note == (
+        "[INFO] without meaning here: --run_mode array, --debug false, --profiler false, "
+        "--pipeline, --threads 2, --divide_input, --npu_id 0,1, --perf false, --dump, "
+        "--outputSize 99"
+    )
+    assert len(results(tmp_path / "out" / "run")) == 10
+    assert "without meaning" not in infer().stdout
+
+
+@pytest.mark.parametrize("options", [["--dymShape", "image:5,3,8,8"], ["--dymDims=image:5,3,8,8"],
+                                     ["--dymHW", "8,8", "--dymBatch", "5"]], ids=str)  # fmt: skip
+def test_shapes_give_the_batch(options, infer, tmp_path):
+    """Fault A4."""
+    make_model(tmp_path / "model.onnx", batch="n")
+    make_bins(tmp_path / "bins", 10)
+    done = infer(*options)
+    assert done.returncode == 0, done.stderr
+    assert "filesperbatch:5 runcount:2" in done.stdout and "batchsize.mean(5)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dymShape", "image:5,3,9,9"], ["image 5 x 3 x 9 x 9 is asked for", "5 x 3 x 8 x 8"]),
+        (["--dymShape", "data:5,3,8,8"], ["data 5 x 3 x 8 x 8", "image"]),
+        (["--dymShape", "5,3,8,8"], ["'5,3,8,8' is not of the form NAME:N,C,H,W"]),
+        (["--dymDims", "image:0,3,8,8"], ["image:16,3,224,224"]),
+        (["--dymDims", "image:" + "1," * 5000 + "1"], ["--dymDims"]),
+        (["--dymHW", "9,8", "--dymBatch", "5"], ["9 x 8 is asked for"]),
+        (["--dymHW", "8"], ["'8' is not of the form H,W"]),
+        (["--dymShape", "image:5,3,8,8", "--dymBatch", "4"], ["several batches: 4, 5"]),
+        (["--dym", "5"], ["--dym"]),
+        (["--run_mode", "fast"], ["'fast'", "array"]),
+        (["--threads", "many"], ["'many'"]),
+    ],
+    ids=lambda value: value[0][:20],
+)  # fmt: skip
+def test_shapes_that_do_not_fit_are_refused(options, words, infer, tmp_path):
+    """Fault A4: and `--dym` is no abbreviation of one of three."""
+    make_model(tmp_path / "model.onnx", batch="n")
+    make_bins(tmp_path / "bins", 10)
+    assert_refused(infer(*options), *words)
 
 
 def test_short_flags_mean_the_long_ones(ready, run_script, tmp_path):
