@@ -7,10 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from lib.offline.predictions import list_predictions, read_prediction, stem_of
+from lib.offline.copies import set_copies_aside
+from lib.offline.element_type import USUAL
+from lib.offline.predictions import parse_prediction, prediction_names, read_whole, stem_of
+from lib.offline.ranking import FileForm, find_form
 
 _NUM_NAMED = 20
+
+Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Comparison:
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
     broken: tuple[str, ...]  # `<name>: <reason>` of pairs that can't be compared
+    dtype_a: str = USUAL  # of A's .bin files
+    dtype_b: str = USUAL
 
     @property
     def is_complete(self) -> bool:
@@ -47,16 +55,37 @@ class Comparison:
         return asdict(self)
 
 
-def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
+@dataclass(frozen=True)
+class _Side:
+    """The predictions of one folder."""
+
+    paths: Mapping[str, Path]  # by stem
+    dtype: str  # of .bin files
+    differing: tuple[str, ...]  # that its devices disagree on, as `Comparison.broken` has them
+
+    def read(self, name: str) -> Values:
+        path = self.paths[name]
+        return parse_prediction(read_whole(path), path.name, self.dtype).astype(np.float64)
+
+
+def compare_folders(
+    folder_a: Path, folder_b: Path, *, dtype_a: str = "", dtype_b: str = ""
+) -> Comparison:
     """Compare the predictions of two folders, in pairs of one stem, whatever their formats.
 
-    Raises FileNotFoundError, and ValueError where a folder holds none or two files of one stem.
+    What several devices computed alike counts once. `dtype_a` and `dtype_b` are the element types
+    of .bin files; without them size and values tell.
+
+    Raises FileNotFoundError, and ValueError where a folder holds none or two files of one stem, or
+    an element type can't be told.
     """
-    a, b = _by_stem(folder_a), _by_stem(folder_b)
+    a, b = _side(folder_a, dtype_a, "--dtype_a"), _side(folder_b, dtype_b, "--dtype_b")
     sums = _Sums()
-    for name in a:
-        if name in b:
-            sums.add(name, a[name], b[name])
+    for name in a.paths:
+        if name in b.paths:
+            sums.add(name, a, b)
+    in_doubt = (*a.differing, *b.differing)
+    doubtful = {stem_of(text.partition(" beside ")[0]) for text in in_doubt}
     spread = sums.highest - sums.lowest
     return Comparison(
         num_compared=sums.num_compared,
@@ -65,9 +94,11 @@ def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
         largest_name=sums.largest_name,
         mean_difference=sums.total / sums.num_values if sums.num_values else 0.0,
         flips=tuple(sums.flips),
-        only_in_a=tuple(name for name in a if name not in b),
-        only_in_b=tuple(name for name in b if name not in a),
-        broken=tuple(sums.broken),
+        only_in_a=tuple(name for name in a.paths if name not in {*b.paths, *doubtful}),
+        only_in_b=tuple(name for name in b.paths if name not in {*a.paths, *doubtful}),
+        broken=(*in_doubt, *sums.broken),
+        dtype_a=a.dtype,
+        dtype_b=b.dtype,
     )
 
 
@@ -82,10 +113,10 @@ class _Sums:
         self.flips: list[Flip] = []
         self.broken: list[str] = []
 
-    def add(self, name: str, path_a: Path, path_b: Path) -> None:
+    def add(self, name: str, side_a: _Side, side_b: _Side) -> None:
         try:
-            a, b = (read_prediction(path).astype(np.float64) for path in (path_a, path_b))
-        except ValueError as error:
+            a, b = side_a.read(name), side_b.read(name)
+        except (ValueError, OSError) as error:
             self.broken.append(f"{name}: {error}")
             return
         if a.shape != b.shape:
@@ -107,21 +138,33 @@ class _Sums:
             self.flips.append(Flip(name, best_a, best_b, float(a[best_a] - a[best_b])))
 
 
-def _by_stem(folder: Path) -> Mapping[str, Path]:
+def _side(folder: Path, dtype: str, option: str) -> _Side:
     """Return the predictions of a folder by stem."""
-    by_stem: dict[str, Path] = {}
-    for path in list_predictions(folder):
-        other = by_stem.setdefault(stem_of(path.name), path)
+    copies = set_copies_aside(folder, prediction_names(folder))
+    paths: dict[str, Path] = {}
+    for name in copies.names:
+        path = folder / name
+        other = paths.setdefault(stem_of(name), path)
         if other != path:
             raise ValueError(f"{other} and {path} are of one stem: compare one output, one format")
-    if not by_stem:
+    if not paths and not copies.differing:
         raise ValueError(f"{folder} holds no prediction: *.bin, *.npy or *.txt files are needed")
-    return by_stem
+    try:
+        form = find_form(folder, copies.names, num_classes=1, known=FileForm(dtype=dtype))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}: give the element type with {option}") from None
+    differing = [
+        f"{name} beside {first}: two devices disagree" for name, first in copies.differing.items()
+    ]
+    return _Side(paths, form.dtype, tuple(differing))
 
 
 def report_lines(comparison: Comparison) -> list[str]:
     """Return the comparison for people; of long lists the first names."""
     lines = [f"{comparison.num_compared} predictions compared"]
+    for side, dtype in (("A", comparison.dtype_a), ("B", comparison.dtype_b)):
+        if dtype != USUAL:
+            lines.append(f"{side}'s .bin files read as {dtype}")
     if comparison.largest_name is not None:
         lines += [
             f"largest logit difference: {comparison.largest_difference:.3e} in "

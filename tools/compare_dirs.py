@@ -9,6 +9,7 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
 from lib.compare import compare_folders, report_lines
+from lib.offline.element_type import ELEMENT_TYPES
 
 
 def main() -> int:
@@ -19,11 +20,16 @@ def main() -> int:
     parser.add_argument(
         "--tolerance", type=float, help="largest logit difference that is let pass (exit code 1)"
     )
+    for side in "ab":
+        what = f"element type of {side.upper()}'s .bin files; without it size and values tell"
+        parser.add_argument(f"--dtype_{side}", choices=ELEMENT_TYPES, help=what)
     parser.add_argument("--json", action="store_true", help="print JSON, with all names")
     args = parser.parse_args()
     if args.tolerance is not None and not args.tolerance >= 0:
         raise ValueError(f"--tolerance {args.tolerance}: a number >= 0 is needed")
-    comparison = compare_folders(args.folder_a, args.folder_b)
+    comparison = compare_folders(
+        args.folder_a, args.folder_b, dtype_a=args.dtype_a or "", dtype_b=args.dtype_b or ""
+    )
     if args.json:
         print(json.dumps(comparison.as_dict(), indent=2))
     else:

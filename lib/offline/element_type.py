@@ -44,7 +44,8 @@ def element_type(contents: Sequence[bytes], *, num_classes: int, num_outputs: in
         num_outputs: of the network, where that is known; 0: it isn't.
 
     Raises:
-        ValueError: the size is none of `num_outputs` values, or more than one type is possible.
+        ValueError: the size is none of `num_outputs` values, or more than one type is possible; the
+            text lacks the advice, which options to give.
     """
     num_bytes = len(contents[0])
     if num_outputs:
@@ -70,25 +71,22 @@ def _chosen(readings: Mapping[str, _Reading], *, num_files: int, num_classes: in
         for name, reading in readings.items()
         if reading.is_plausible and reading.num_outputs >= num_classes
     ]
+    exact = [name for name in possible if readings[name].num_outputs == num_classes]
     usual = readings.get(USUAL)
     if usual is not None and usual.num_outputs >= num_classes:
         few = num_files * usual.num_outputs < _LEAST_VALUES
         # What float64 is made of never looks like float32; what float16 is made of may.
-        if few or (USUAL in possible and "float16" not in possible):
+        if (few and exact in ([], [USUAL])) or (USUAL in possible and "float16" not in possible):
             return USUAL
     if not possible:
         return USUAL
-    exact = [name for name in possible if readings[name].num_outputs == num_classes]
     if usual is None or not usual.is_plausible:
         for names in (possible, exact):
             if len(names) == 1:
                 return names[0]
     choices = {USUAL: usual, **{name: readings[name] for name in possible}}
     counts = ", ".join(f"{r.num_outputs} of {name}" for name, r in choices.items() if r is not None)
-    raise ValueError(
-        f"the .bin files may hold {counts}, and the labels have {num_classes} classes: give the "
-        "element type with --dtype, or the number of outputs with --num_outputs"
-    )
+    raise ValueError(f"the .bin files may hold {counts}")
 
 
 def _is_plausible(contents: Sequence[bytes], name: str) -> bool:
@@ -106,14 +104,17 @@ def _is_plausible(contents: Sequence[bytes], name: str) -> bool:
 
 
 def _are_places_alike(values: npt.NDArray[np.float64]) -> bool:
-    """False where every second value is of another kind than its neighbour."""
-    if values.shape[1] % 2 or values.shape[1] <= 2:
-        return True
-    even, odd = values[:, 0::2], values[:, 1::2]
-    if even.any() != odd.any():
-        return False
-    less, more = sorted((_spread(even), _spread(odd)))
-    return more <= _MAX_SPREAD_RATIO * max(less, _LEAST_SPREAD)
+    """False where every second or fourth value is of another kind than its neighbours."""
+    for step in (2, 4):
+        if values.shape[1] % step or values.shape[1] <= step:
+            continue
+        places = [values[:, place::step] for place in range(step)]
+        if len({bool(np.count_nonzero(place)) for place in places}) > 1:
+            return False
+        spreads = [_spread(place) for place in places]
+        if max(spreads) > _MAX_SPREAD_RATIO * max(min(spreads), _LEAST_SPREAD):
+            return False
+    return True
 
 
 def _spread(values: npt.NDArray[np.float64]) -> float:

@@ -126,7 +126,7 @@ def score_folder(
     names = list(name_by_stem.values())
     labels = np.array([label_by_stem[stem] for stem in name_by_stem], np.int64)
     num_classes = 1 + int(labels.max(initial=0))
-    form = find_form(folder, names or all_names, num_classes=num_classes, known=known)
+    form = _form(folder, names or all_names, num_classes=num_classes, known=known)
     offset = 1 if form.num_outputs == _OUTPUTS_WITH_BACKGROUND else 0
     ranked = rank_files(folder, names, labels + offset, form=form, num_workers=num_workers)
     for kind, name in ranked.broken:
@@ -143,6 +143,16 @@ def score_folder(
         form, labels, ranked.ranks, ranked.best - offset, ranked.num_first, problems, advice,
         copies.num_copies,
     )  # fmt: skip
+
+
+def _form(folder: Path, names: Sequence[str], *, num_classes: int, known: FileForm) -> FileForm:
+    try:
+        return find_form(folder, names, num_classes=num_classes, known=known)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}, and the labels have {num_classes} classes: give the element type with "
+            "--dtype, or the number of outputs with --num_outputs"
+        ) from None
 
 
 def _advice(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> str:

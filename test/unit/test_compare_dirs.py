@@ -1,6 +1,8 @@
 """tools/compare_dirs.py: how two folders of predictions differ."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +115,56 @@ def test_json_has_every_figure_and_name(folders, run_script):
         "only_in_a",
         "only_in_b",
         "broken",
+        "dtype_a",
+        "dtype_b",
     }
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_element_types_are_found_or_taken_as_given(dtype, tmp_path, run_script):
+    """Fault S6."""
+    a, b = write_folder(tmp_path / "a", LOGITS), write_folder(tmp_path / "b", LOGITS)
+    for number, row in enumerate(LOGITS):
+        row.astype(dtype).tofile(b / f"img.{number}_0.bin")
+    for options in ((), ("--dtype_b", dtype)):
+        done = run_script(COMPARE, a, b, "--tolerance=0.01", *options)
+        assert done.returncode == 0, done.stderr
+        assert f"6 predictions compared\nB's .bin files read as {dtype}\n" in done.stdout
+    assert run_script(COMPARE, a, b, "--dtype_b", "float32").returncode == 1
+    for number in range(6):
+        np.full(9, 7 + number / 99, "float16").tofile(b / f"img.{number}_0.bin")
+        (b / f"img.{number}_0.bin").write_bytes((b / f"img.{number}_0.bin").read_bytes() + b"\0G")
+    done = run_script(COMPARE, a, b)
+    assert done.returncode == 2 and "give the element type with --dtype_b" in done.stderr
+
+
+def test_what_several_devices_computed_alike_counts_once(folders, run_script):
+    """Fault A1."""
+    a, b = folders
+    for folder in ("device0_0", "device1_1"):
+        (a / folder).mkdir()
+        for path in a.glob("*.bin"):
+            shutil.copy(path, a / folder)
+    for path in a.glob("*.bin"):
+        path.unlink()
+    assert run_script(COMPARE, a, b).stdout.startswith("6 predictions compared\n")
+    np.zeros(9, np.float32).tofile(a / "device1_1" / "img.2_0.bin")
+    done = run_script(COMPARE, a, b)
+    assert done.returncode == 1 and done.stdout.startswith("5 predictions compared\n")
+    pair = "device1_1/img.2_0.bin beside device0_0/img.2_0.bin: two devices disagree"
+    assert f"not comparable: 1\n  {pair}\n" in done.stdout and "only in" not in done.stdout
+
+
+def test_a_pipe_or_a_device_is_named(folders, run_script):
+    """Fault R7."""
+    a, b = folders
+    (a / "img.1_0.bin").unlink()
+    os.mkfifo(a / "img.1_0.bin")
+    (b / "img.3_0.bin").unlink()
+    (b / "img.3_0.bin").symlink_to("/dev/zero")
+    done = run_script(COMPARE, a, b)
+    assert done.returncode == 1
+    assert done.stdout.count("is no regular file") == 2
 
 
 def test_long_lists_are_cut_for_people_only(tmp_path, run_script):
