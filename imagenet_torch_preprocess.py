@@ -30,7 +30,7 @@ def main() -> int:
         raise ValueError(f"--image_size {args.image_size}: give 1 or more, such as 224")
 
     from lib.offline.preprocess import PreprocessOptions, preprocess
-    from lib.pictures import shorten
+    from lib.readable import quoted, readable, shorten
 
     asked = asked_recipe(args) or AskedRecipe()
     recipe = asked.for_crop(args.image_size)
@@ -42,9 +42,9 @@ def main() -> int:
     )
     if recipe != Recipe.for_crop(recipe.crop):
         print(f"prepared as {recipe}")
-    if report.others:
-        print(f"left out {len(report.others)} files that are no pictures: {shorten(report.others)}")
-    failures = [f"{path}: {reason}" for path, reason in report.failed.items()]
+    for line in report.left_out.lines(args.source):
+        print(line)
+    failures = [f"{quoted(path)}: {readable(reason)}" for path, reason in report.failed.items()]
     for warning in (*failures, *report.warnings):
         print(f"[Warning] {warning}", file=sys.stderr)
     if report.failed:

@@ -23,7 +23,7 @@ from lib.assembly import (
     place,
 )
 from lib.config import eval_recipe
-from lib.data import BadImageLedger, ImageList, SetAside, read_val
+from lib.data import BadImageLedger, ImageList, SetAside, lost_classes_remark, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, evaluate
 from lib.evaluation import (
@@ -106,6 +106,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         f"precision {computing.precision.describe()}; {len(images)} images of {request.data_path}"
         f"{images.form}",
         *found.remarks,
+        *images.left_out.lines(request.data_path),
         *input_lines(config),
     ):
         console.say(line)
@@ -250,6 +251,8 @@ def _evaluate(
     )
     console.end_bar()
     ledger.merge(processes.gather(ledger.bad_images))
+    if remark := lost_classes_remark(images, ledger.bad_images):
+        console.say(remark)
     return stats, ledger.num_bad
 
 

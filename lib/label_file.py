@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.files import write_atomically
-from lib.readable import readable
+from lib.readable import quoted
 
 LABEL_FORM = "'<file> <class number, from 0>'"
 _MAX_SHOWN = 200
@@ -41,7 +41,7 @@ def read_label_lines(path: Path, *, form: str = LABEL_FORM) -> Iterator[LabelLin
         digits = fields[-1].removeprefix("-")
         if len(fields) != 2 or not (digits.isascii() and digits.isdecimal()):
             raise ValueError(f"{where}: {line.strip()[:_MAX_SHOWN]!r} is not of the form {form}")
-        name = readable(fields[0])[:_MAX_SHOWN]
+        name = quoted(fields[0][:_MAX_SHOWN])
         if fields[1].startswith("-"):
             raise ValueError(
                 f"{where}: class {fields[1][:_MAX_SHOWN]} of {name}: classes are numbered from 0"

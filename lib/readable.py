@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 
 # Characters that reorder the text around them, so that a name may look like another.
 _REORDERING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+_MAX_NAMES_SHOWN = 5
 
 
 def readable(text: str, *, keep: str = "") -> str:
@@ -26,6 +29,68 @@ def _shown(character: str) -> str:
     if category == "Cs" or character in _REORDERING or category in ("Zl", "Zp"):
         return f"\\u{number:04x}"
     return f"\\x{number:02x}" if category == "Cc" else character
+
+
+def quoted(name: str) -> str:
+    """Return a name in quotes, so that blanks at its ends can be seen."""
+    return f"'{readable(name)}'"
+
+
+def shorten(names: Sequence[str], *, form: Callable[[str], str] = quoted) -> str:
+    """Return a few of the names in one line, and how many more there are.
+
+    `form` makes each fit to be shown: in quotes; `readable` for what is more than a name.
+    """
+    shown = ", ".join(map(form, names[:_MAX_NAMES_SHOWN]))
+    num_more = len(names) - _MAX_NAMES_SHOWN
+    return f"{shown} and {num_more} more" if num_more > 0 else shown
+
+
+def look_alikes(names: Iterable[str], others: Iterable[str]) -> str:
+    """Return a remark, after `; `, on a name that differs from another in nothing to be seen.
+
+    That is in blanks, in the form of letters with accents (Unicode has two), in invisible
+    characters, or in upper and lower case. '' where there is none.
+    """
+    alike = {_looks(other): other for other in others}
+    for name in names:
+        other = alike.get(_looks(name))
+        if other is not None and other != name:
+            return f"; {quoted(name)} and {quoted(other)} differ only in {_difference(name, other)}"
+    return ""
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _visible(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
+
+
+_DIFFERENCES = (
+    ("blanks", _without_blanks),
+    ("Unicode normalisation (accents apart from their letters, NFD, or not, NFC)", _composed),
+    ("invisible characters", _visible),
+    ("upper and lower case", str.casefold),
+)
+
+
+def _looks(name: str) -> str:
+    for _, change in _DIFFERENCES:
+        name = change(name)
+    return name
+
+
+def _difference(name: str, other: str) -> str:
+    for difference, change in _DIFFERENCES:
+        if change(name) == change(other):
+            return difference
+    return "blanks, Unicode normalisation, invisible characters and case"
 
 
 def duration(seconds: float) -> str:

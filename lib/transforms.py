@@ -1,16 +1,15 @@
-"""From a picture file to the pixels the network is fed: the one definition of it.
+"""From an RGB picture to the pixels the network is fed: the one definition of it.
 
 Training, evaluation and the offline tools share these functions, so a picture is the same to
 the bit wherever it is prepared. Only numpy and Pillow are needed. The evaluation path equals
 torchvision's `Resize(resize)`, `CenterCrop(crop)`, `ToTensor()`, `Normalize(mean, std)` on PIL
 pictures; the training path is that library's `RandomResizedCrop` and `RandomHorizontalFlip`
 ("Inception-style" augmentation, Szegedy et al., Going Deeper with Convolutions, 2015, section 6).
+`lib.rgb` opens the files.
 """
 
-import io
 import math
 import random
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,6 @@ from lib.recipe import Recipe
 
 PixelArray = npt.NDArray[np.uint8]
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
 # A 1 x 20000 strip has a harmless size as a file, but its short side scaled to 256 makes more
 # than a thousand million pixels. 2**28 pixels are 1 GiB inside Pillow.
 MAX_RESIZED_PIXELS = 2**28
@@ -29,33 +26,6 @@ MAX_RESIZED_PIXELS = 2**28
 NUM_CROP_TRIES = 10
 
 _STANDARD = Recipe()
-
-
-def is_picture(name: str) -> bool:
-    """True for a file name with a known picture suffix that isn't hidden (`._a.jpg` is)."""
-    return not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES)
-
-
-class _Content(io.BytesIO):
-    """Pillow's messages name what it reads: a size says more than an address in memory."""
-
-    def __repr__(self) -> str:
-        return f"{len(self.getbuffer())} bytes"
-
-
-def open_rgb(picture: str | Path | bytes) -> Image.Image:
-    """Decode a file, or what one holds, and return all of it as an 8-bit RGB picture.
-
-    Grey, palette, CMYK, 1-bit and 16-bit pictures are converted, transparency is dropped.
-
-    Raises:
-        OSError: missing, unreadable, cut short, or not a picture.
-        PIL.Image.DecompressionBombError: more than twice `PIL.Image.MAX_IMAGE_PIXELS`.
-        ValueError, SyntaxError and others: Pillow's answers to damaged headers.
-    """
-    source = _Content(picture) if isinstance(picture, bytes) else picture
-    with Image.open(source) as image:
-        return image.convert("RGB")
 
 
 def resize_short_side(

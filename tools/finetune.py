@@ -64,13 +64,12 @@ def _find_out(
 
 
 def _introduce(config: CfgNode, data_path: Path | str, remarks: tuple[str, ...]) -> None:
-    from lib.assembly import picture_folders, read_images
-    from lib.finetuning import Surveyed, survey
+    from lib.assembly import read_images
+    from lib.finetuning import survey
 
     for line in remarks:
         print(line, flush=True)
-    data = Surveyed(*read_images(config, data_path), picture_folders(config, data_path))
-    for line in survey(data, config.DATASET, progress=_with_bar):
+    for line in survey(*read_images(config, data_path), config.DATASET, progress=_with_bar):
         print(line, flush=True)
 
 

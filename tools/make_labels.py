@@ -29,7 +29,10 @@ def main() -> int:
     names = read_class_names(args.classes) if args.classes else None
     if args.classes and names is None:
         print(f"{args.classes} records no class names; the sorted folder names are taken")
-    labels = labels_of_folder(args.folder, names)
+    found = labels_of_folder(args.folder, names)
+    for line in found.left_out.lines(args.folder):
+        print(line)
+    labels = found.labels
     write_labels(labels, args.labels)
     num_classes = len(set(labels.values()))
     print(f"{len(labels)} pictures of {num_classes} classes: {args.labels}")

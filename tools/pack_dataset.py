@@ -20,6 +20,7 @@ def main() -> int:
         return EXIT_OK
 
     from lib.packing import PackOptions, pack
+    from lib.readable import quoted, readable
     from lib.run_folder import BAD_IMAGES
 
     options = PackOptions(
@@ -36,11 +37,13 @@ def main() -> int:
             f"{name}: {part.pictures.num_images} pictures in {len(part.shards)} shards, "
             f"{num_megabytes:.1f} MB; {report.num_kept[name]} shards were there already"
         )
+    for line in report.left_out.lines(args.data):
+        print(line)
     if report.failed:
         path, reason = next(iter(report.failed.items()))
         raise PartlyFailed(
-            f"{len(report.failed)} pictures can't be read and are left out, such as {path} "
-            f"({reason}); {args.out / BAD_IMAGES} lists them"
+            f"{len(report.failed)} pictures can't be read and are left out, such as "
+            f"{quoted(path)} ({readable(reason)}); {args.out / BAD_IMAGES} lists them"
         )
     return EXIT_OK
 

@@ -27,8 +27,8 @@ from lib.data import (
 from lib.data.decoding import FAST, PILLOW, Augmentation
 from lib.data.loading import Sample, TrainImages
 from lib.packing import PackOptions, pack
+from lib.pictures import is_picture
 from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
-from lib.transforms import is_picture
 
 GOAL_A_CORE, GOAL_WORKERS, GOAL_PACKED = 2.2, 1.8, 4.0
 _MODE, _UNIT = "load", "pictures/s"

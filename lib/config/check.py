@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from yacs.config import CfgNode
 
 from lib.checked import shown
+from lib.recipe import ORIENTATIONS
 
 CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),
     "DATASET.DECODER": ("auto", "fast", "pillow"),
+    "DATASET.ORIENTATION": ORIENTATIONS,
     "AUG.AUTO": ("no", "randaugment", "trivialaugment"),
     "TRAIN.LOSS": ("cross_entropy", "bce"),
     "DISTILL.LOSS": ("js", "kl"),

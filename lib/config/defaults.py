@@ -34,6 +34,7 @@ DATASET:
   BAD_IMAGES: skip         # skip | fail: what a picture that cannot be decoded means
   BAD_IMAGES_MAX_SHARE: 0.01
   DECODER: auto            # of training pictures: fast | pillow; auto: fast where it is installed
+  ORIENTATION: ignore      # of photos by their EXIF data: ignore (as torchvision) | exif: upright
 AUG:
   CROP_SCALE: [0.08, 1.0]  # share of the picture's area that a random crop covers
   CROP_RATIO: [0.75, 1.3333333333333333]

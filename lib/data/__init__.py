@@ -8,7 +8,7 @@ they come. `loading`: from files to batches. `decoding`: from a file to a traini
 """
 
 from lib.data.augmenting import Extras
-from lib.data.bad_images import BadImage, BadImageLedger
+from lib.data.bad_images import BadImage, BadImageLedger, lost_classes_remark
 from lib.data.decoding import choose_decoder, has_fast_decoder
 from lib.data.lists import ImageList
 from lib.data.loading import Batch, LoaderOptions, eval_loader, num_workers, train_loader
@@ -31,6 +31,7 @@ __all__ = [
     "choose_decoder",
     "eval_loader",
     "has_fast_decoder",
+    "lost_classes_remark",
     "names_below",
     "num_workers",
     "read_train_val",

@@ -1,10 +1,13 @@
 """Files that can't be decoded: what a batch says about them, and the ledger of a whole run."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from lib.data.lists import ImageList
 from lib.files import append_lines
+from lib.readable import quoted, readable, shorten
 
 POLICIES = ("skip", "fail")
 
@@ -28,6 +31,24 @@ def describe_failure(error: Exception) -> str:
     """One line that tells the kind of an error and its message."""
     message = " ".join(f"{type(error).__name__}: {error}".split())
     return message[:_MAX_REASON_LENGTH]
+
+
+def lost_classes_remark(images: ImageList, bad: Iterable[BadImage]) -> str:
+    """Return a warning that names the classes of which no picture can be read; '' for none."""
+    paths = {image.path for image in bad}
+    if not paths:
+        return ""
+    total = Counter(images.targets)
+    lost = Counter(
+        target
+        for path, target in zip(images.paths, images.targets, strict=True)
+        if in_one_line(path) in paths
+    )
+    names = [images.class_names[target] for target in sorted(lost) if lost[target] == total[target]]
+    if not names:
+        return ""
+    what = "1 class has" if len(names) == 1 else f"{len(names)} classes have"
+    return f"[Warning] {what} no picture that can be read: {shorten(names)}"
 
 
 class BadImageLedger:
@@ -87,8 +108,8 @@ class BadImageLedger:
         self._append_unlisted()
         if self._policy == "fail":
             raise ValueError(
-                f"picture {batch[0].path!r} can't be read ({batch[0].reason}): repair or remove "
-                "it, or set DATASET.BAD_IMAGES to skip"
+                f"picture {quoted(batch[0].path)} can't be read ({readable(batch[0].reason)}): "
+                "repair or remove it, or set DATASET.BAD_IMAGES to skip"
             )
         self._check_share()
 

@@ -21,7 +21,8 @@ from PIL import Image
 from torch.nn import functional
 
 from lib.data.augmenting import Changer, Extras, changer
-from lib.transforms import PixelArray, open_rgb, random_crop_box, train_pixels
+from lib.rgb import open_rgb
+from lib.transforms import PixelArray, random_crop_box, train_pixels
 
 try:
     import simplejpeg

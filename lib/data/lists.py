@@ -9,17 +9,15 @@ All mistakes in the layout are reported from here, before anything slow has begu
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lib.label_file import LABEL_FORM, read_label_lines
-from lib.pictures import walk
-from lib.transforms import PICTURE_SUFFIXES, is_picture
+from lib.pictures import PICTURE_SUFFIXES, Entries, LeftOut, entries, is_picture, list_below
+from lib.readable import look_alikes, quoted, shorten
 
 LABEL_FILE = "val_label.txt"
-
-_MAX_NAMES_SHOWN = 5
 
 
 class Contents(Protocol):
@@ -39,6 +37,7 @@ class ImageList:
     targets: Sequence[int]
     class_names: tuple[str, ...]
     contents: Contents | None = None  # None: the paths are those of files
+    left_out: LeftOut = field(default_factory=LeftOut)  # by the listing of the files
 
     def __post_init__(self) -> None:
         assert len(self.paths) == len(self.targets)
@@ -145,8 +144,8 @@ def names_to_evaluate(
         if unknown:
             raise ValueError(
                 f"{folder} has {len(unknown)} class folders that the network wasn't trained "
-                f"on: {_shorten(unknown)}; it knows {len(class_names)}: {_shorten(class_names)}; "
-                "--class_map says which output a folder is"
+                f"on: {shorten(unknown)}; it knows {len(class_names)}: {shorten(class_names)}; "
+                f"--class_map says which output a folder is{look_alikes(unknown, class_names)}"
             )
     elif num_classes is not None:
         _require_clear_order(folder, found, num_classes)
@@ -179,20 +178,18 @@ def require_same_classes(
     if only_train or only_val:
         raise ValueError(
             f"the class folders differ: {len(only_train)} only in {train_folder} "
-            f"({_shorten(only_train) or 'none'}), {len(only_val)} only in {val_folder} "
-            f"({_shorten(only_val) or 'none'}); both need the same"
+            f"({shorten(only_train) or 'none'}), {len(only_val)} only in {val_folder} "
+            f"({shorten(only_val) or 'none'}); both need the same"
+            f"{look_alikes(only_train, only_val)}"
         )
 
 
 def sub_folders(folder: Path) -> tuple[str, ...]:
-    """Sorted names of the folders in a folder; hidden ones such as .ipynb_checkpoints are none."""
-    return tuple(
-        sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    )
+    """Sorted names of the folders in a folder, without those that `lib.pictures` leaves out.
+
+    Raises ValueError where the folder can't be listed.
+    """
+    return tuple(entries(folder).folders)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -212,14 +209,14 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 def _existing_folder(root: Path, name: str) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(
-            f"data path {str(root)!r} is not a folder: give the one that holds {name}/"
+            f"data path {quoted(str(root))} is not a folder: give the one that holds {name}/"
         )
     folder = root / name
     if not folder.is_dir():
-        present = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        present = sub_folders(root)
         raise FileNotFoundError(
-            f"data path {str(root)!r} has no folder {name!r}; its folders: "
-            f"{_shorten(present) or 'none'}"
+            f"data path {quoted(str(root))} has no folder {quoted(name)}; its folders: "
+            f"{shorten(present) or 'none'}{look_alikes([name], present)}"
         )
     return folder
 
@@ -231,19 +228,29 @@ def _is_flat(folder: Path) -> bool:
         FileNotFoundError: there is nothing in it.
         ValueError: there are class folders beside the pictures.
     """
-    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    pictures = [entry.name for entry in entries if is_picture(entry.name) and entry.is_file()]
-    if folders and pictures:
+    found = entries(folder)
+    pictures = [name for name in found.files if is_picture(name)]
+    if found.folders and pictures:
         raise ValueError(
-            f"{folder} has {len(folders)} class folders and {len(pictures)} pictures beside them "
-            f"({_shorten(sorted(pictures))}): keep the one or the other"
+            f"{folder} has {len(found.folders)} class folders and {len(pictures)} pictures beside "
+            f"them ({shorten(pictures)}): keep the one or the other"
         )
-    if not folders and not pictures:
+    if not found.folders and not pictures:
         raise FileNotFoundError(
             f"{folder} is empty: it needs class folders, or pictures with a {LABEL_FILE}"
+            f"{_left_out_right_in(folder, found).remark(folder)}"
         )
     return bool(pictures)
+
+
+def _left_out_right_in(folder: Path, found: Entries) -> LeftOut:
+    """Return what of a folder's own entries is neither a picture nor a folder of them."""
+
+    def whole(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(os.path.join(folder, name) for name in names)
+
+    others = (name for name in found.files if not is_picture(name) and name != LABEL_FILE)
+    return LeftOut(others=whole(others), system=whole(found.system))
 
 
 def _read_class_folders(
@@ -254,23 +261,24 @@ def _read_class_folders(
     paths: list[str] = []
     targets: list[int] = []
     empty: list[str] = []
+    own = entries(folder)
+    outside = tuple(os.path.join(folder, name) for name in own.files if is_picture(name))
+    left_out = [_left_out_right_in(folder, own), LeftOut(outside=outside)]
     for name in found:
-        pictures = _pictures_below(folder / name)
-        if not pictures:
+        listed = list_below(folder / name)
+        if not listed.pictures:
             empty.append(name)
-        paths += pictures
-        targets += [number[name]] * len(pictures)
+        paths += listed.pictures
+        targets += [number[name]] * len(listed.pictures)
+        left_out.append(listed.left_out)
+    whole = LeftOut.whole(left_out)
     if empty:
         raise FileNotFoundError(
             f"{len(empty)} of {len(found)} class folders in {folder} have no pictures: "
-            f"{_shorten(empty)} (looked for {' '.join(PICTURE_SUFFIXES)})"
+            f"{shorten(empty)} (looked for {' '.join(PICTURE_SUFFIXES)})"
+            f"{whole.remark(folder)}"
         )
-    return ImageList(tuple(paths), tuple(targets), class_names)
-
-
-def _pictures_below(folder: Path) -> list[str]:
-    found = sorted((parent, sorted(filter(is_picture, names))) for parent, names in walk(folder))
-    return [os.path.join(parent, name) for parent, names in found for name in names]
+    return ImageList(tuple(paths), tuple(targets), class_names, left_out=whole)
 
 
 def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...] | None) -> ImageList:
@@ -286,21 +294,24 @@ def _read_flat(root: Path, folder: Path, *, class_names: tuple[str, ...] | None)
             f"{candidates[0]} with lines {LABEL_FORM}"
         )
     labels = _read_labels(label_file, num_classes=None if class_names is None else len(class_names))
-    present = {entry.name for entry in os.scandir(folder) if is_picture(entry.name)}
-    missing = sorted(labels.keys() - present)
+    found = entries(folder)
+    names = [name for name in found.files if is_picture(name)]
+    missing, unlisted = sorted(labels.keys() - set(names)), sorted(set(names) - labels.keys())
+    left_out = _left_out_right_in(folder, found)
     if missing:
         raise FileNotFoundError(
-            f"{label_file} lists {len(missing)} pictures that {folder} lacks: {_shorten(missing)}"
+            f"{label_file} lists {len(missing)} pictures that {folder} lacks: {shorten(missing)}"
+            f"{look_alikes(missing, unlisted)}"
+            f"{left_out.remark(folder)}"
         )
-    unlisted = sorted(present - labels.keys())
     if unlisted:
         raise ValueError(
             f"{folder} has {len(unlisted)} pictures that {label_file} doesn't list: "
-            f"{_shorten(unlisted)}"
+            f"{shorten(unlisted)}"
         )
-    names = sorted(present)
     paths = tuple(os.path.join(folder, name) for name in names)
-    return ImageList(paths, tuple(labels[name] for name in names), class_names or ())
+    targets = tuple(labels[name] for name in names)
+    return ImageList(paths, targets, class_names or (), left_out=left_out)
 
 
 def _read_labels(label_file: Path, *, num_classes: int | None) -> dict[str, int]:
@@ -308,17 +319,11 @@ def _read_labels(label_file: Path, *, num_classes: int | None) -> dict[str, int]
     for line in read_label_lines(label_file):
         if num_classes is not None and line.label >= num_classes:
             raise ValueError(
-                f"{line.where}: class {line.label} of {line.name} is outside 0..{num_classes - 1}; "
-                "classes are numbered from 0 in the sorted order of the class names"
+                f"{line.where}: class {line.label} of {quoted(line.name)} is outside "
+                f"0..{num_classes - 1}; classes are numbered from 0 in the sorted order of the "
+                "class names"
             )
         if line.name in labels:
-            raise ValueError(f"{line.where}: {line.name} is listed a second time")
+            raise ValueError(f"{line.where}: {quoted(line.name)} is listed a second time")
         labels[line.name] = line.label
     return labels
-
-
-def _shorten(names: Sequence[str]) -> str:
-    """A few of the names, and how many more there are."""
-    shown = ", ".join(names[:_MAX_NAMES_SHOWN])
-    num_more = len(names) - _MAX_NAMES_SHOWN
-    return f"{shown} and {num_more} more" if num_more > 0 else shown

@@ -28,7 +28,8 @@ from lib.data.lists import ImageList
 from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
 from lib.environment import num_cores
 from lib.recipe import Recipe
-from lib.transforms import PixelArray, eval_pixels, open_rgb
+from lib.rgb import open_rgb, warnings_named
+from lib.transforms import PixelArray, eval_pixels
 
 MAX_REPLACEMENTS = 10
 
@@ -123,12 +124,13 @@ def decode(
     files: ImageFiles, index: int, read: Callable[[str | bytes], PixelArray]
 ) -> PixelArray | BadImage:
     """What `read` makes of a picture, or why it gives none; raises as `ImageFiles.picture`."""
-    picture = files.picture(index)
+    picture, path = files.picture(index), files.path(index)
     try:
-        return read(picture)
+        with warnings_named(path):
+            return read(picture)
     # Damaged files make Pillow raise nearly anything. Each case is told to the run's ledger.
     except Exception as error:
-        return BadImage(files.path(index), describe_failure(error))
+        return BadImage(path, describe_failure(error))
 
 
 class TrainImages(Dataset[Sample]):
@@ -179,7 +181,7 @@ class EvalImages(Dataset[Sample]):
 
 
 def _read_to_evaluate(picture: str | bytes, recipe: Recipe) -> PixelArray:
-    return eval_pixels(open_rgb(picture), recipe)
+    return eval_pixels(open_rgb(picture, orientation=recipe.orientation), recipe)
 
 
 @dataclass(frozen=True)

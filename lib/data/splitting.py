@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.data.lists import ImageList
+from lib.pictures import LeftOut
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,9 @@ class SetAside:
                 f"{len(names)}; bring the pictures back, or begin a new run with --pretrained"
             )
         indices = range(len(images))
-        return (
-            _subset(images, [index for index in indices if index not in aside]),
-            _subset(images, [index for index in indices if index in aside]),
-        )
+        to_train = _subset(images, [index for index in indices if index not in aside])
+        to_validate = _subset(images, [index for index in indices if index in aside])
+        return to_train, replace(to_validate, left_out=LeftOut())  # it is said once
 
     def _chosen(self, names: Sequence[str], targets: Sequence[int]) -> set[int]:
         by_class: dict[int, list[tuple[bytes, int]]] = {}

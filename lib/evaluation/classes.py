@@ -17,7 +17,7 @@ from lib.class_file import read_class_file
 from lib.data import ImageList
 from lib.data.lists import class_folders
 from lib.label_file import read_label_lines
-from lib.pictures import shorten
+from lib.readable import look_alikes, quoted, shorten
 
 NUMBERS = "numbers"  # the class map of folders whose names are output numbers
 MAP_FORM = "'<class folder> <output, from 0>'"
@@ -121,7 +121,9 @@ def read_class_map(path: Path) -> dict[str, int]:
     output_of: dict[str, int] = {}
     for line in read_label_lines(path, form=MAP_FORM):
         if output_of.setdefault(line.name, line.label) != line.label:
-            raise ValueError(f"{line.where}: {line.name} was output {output_of[line.name]} before")
+            raise ValueError(
+                f"{line.where}: {quoted(line.name)} was output {output_of[line.name]} before"
+            )
     return output_of
 
 
@@ -156,14 +158,14 @@ def _mapped(
     if unmapped:
         raise ValueError(
             f"{class_map} does not say which outputs {len(unmapped)} of the {len(folders)} class "
-            f"folders are: {shorten(unmapped)}"
+            f"folders are: {shorten(unmapped)}{look_alikes(unmapped, output_of)}"
         )
     outputs = [output_of[folder] for folder in folders]
     outside = [folder for folder in folders if output_of[folder] >= num_outputs]
     if outside:
         raise ValueError(
-            f"class map {class_map}: class folder {outside[0]} is output {output_of[outside[0]]}, "
-            f"and the network's outputs are 0..{num_outputs - 1}"
+            f"class map {class_map}: class folder {quoted(outside[0])} is output "
+            f"{output_of[outside[0]]}, and the network's outputs are 0..{num_outputs - 1}"
         )
     names = class_names or _names_of_outputs(folders, output_of, num_outputs)
     targets = tuple(outputs[target] for target in images.targets)

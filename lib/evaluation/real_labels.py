@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lib.evaluation.classes import EvaluationSet
 from lib.evaluation.measure import Measured
-from lib.pictures import shorten
 from lib.predictions import Predictions
+from lib.readable import shorten
 
 NUM_PICTURES = 50_000
 # In folders, tar shards and exports the name has more before or behind it.

@@ -2,11 +2,10 @@
 
 from lib.finetuning.layout import FolderSettings, folder_settings
 from lib.finetuning.network import network_settings, resumed_settings
-from lib.finetuning.survey import Surveyed, survey
+from lib.finetuning.survey import survey
 
 __all__ = [
     "FolderSettings",
-    "Surveyed",
     "folder_settings",
     "network_settings",
     "resumed_settings",

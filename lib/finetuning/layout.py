@@ -10,7 +10,6 @@ there is no part to train on, it is a class.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,9 +19,9 @@ from yacs.config import CfgNode
 
 from lib.data.lists import LABEL_FILE, sub_folders
 from lib.data.packed import is_packed
-from lib.pictures import has_pictures_below, shorten
+from lib.pictures import entries, has_pictures_below, is_picture
+from lib.readable import readable, shorten
 from lib.stores import is_url
-from lib.transforms import is_picture
 
 _TRAIN_NAMES = ("train", "training")
 _VALIDATION_NAMES = ("val", "valid", "validation", "eval", "dev", "test", "testing")
@@ -173,8 +172,8 @@ def _holds_classes(folder: Path) -> bool:
 
 
 def _has_pictures(folder: Path) -> bool:
-    return any(is_picture(entry.name) and entry.is_file() for entry in os.scandir(folder))
+    return any(map(is_picture, entries(folder).files))
 
 
 def _slashed(names: Sequence[str]) -> str:
-    return shorten([f"{name}/" for name in names])
+    return shorten([f"{name}/" for name in names], form=readable)

@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
-from PIL import Image
 from yacs.config import CfgNode
 
-from lib.data import BadImageLedger, ImageList
+from lib.data import BadImageLedger, ImageList, lost_classes_remark
 from lib.data.bad_images import BadImage, describe_failure
-from lib.pictures import walk
-from lib.transforms import is_picture
+from lib.readable import quoted, readable
+from lib.rgb import EXIF, read_head
 
 _MUCH_LARGER, _NUM_NAMED = 5, 3
 
 
-@dataclass(frozen=True)
-class Surveyed:
-    """What is looked at: the pictures of both lists, and the other files of their folders."""
+@dataclass
+class _Heads:
+    """What the heads of the pictures' files say."""
 
-    images: ImageList
-    val_images: ImageList
-    folders: tuple[Path, ...] = ()  # that the lists are of
+    bad: dict[str, BadImage] = field(default_factory=dict)  # by path
+    num_turned: int = 0
+    num_transparent: int = 0
+    num_deep: int = 0
+
+    def look_at(self, path: str) -> None:
+        try:
+            head = read_head(path)
+        except Exception as error:  # damaged files make Pillow raise nearly anything
+            self.bad[path] = BadImage(path, describe_failure(error))
+            return
+        self.num_turned += head.is_turned
+        self.num_transparent += head.has_transparency
+        self.num_deep += head.is_deep
+
+    def lines(self, orientation: str) -> list[str]:
+        """Return what happens to pictures of other kinds than the usual."""
+        turned = (
+            "turned upright (DATASET.ORIENTATION exif)"
+            if orientation == EXIF
+            else "taken as they are stored; DATASET.ORIENTATION exif turns them upright"
+        )
+        kinds = (
+            (self.num_turned, "are stored turned (EXIF orientation)", turned),
+            (self.num_transparent, "have transparency", "taken without it, as opaque"),
+            (self.num_deep, "are grey with more than 8 bits", "scaled to 8"),
+        )
+        return [f"of your pictures {num} {what}: {done}" for num, what, done in kinds if num]
 
 
 def survey(
-    data: Surveyed, settings: CfgNode, *, progress: Callable[[list[str]], Iterable[str]]
+    images: ImageList,
+    val_images: ImageList,
+    settings: CfgNode,
+    *,
+    progress: Callable[[list[str]], Iterable[str]],
 ) -> list[str]:
     """Return what is worth knowing of the data before the training begins, line by line.
 
@@ -38,20 +64,23 @@ def survey(
     them back one by one.
     Raises ValueError where more files cannot be opened than DATASET.BAD_IMAGES_MAX_SHARE allows.
     """
-    images, val_images = data.images, data.val_images
     lines = _counts(images, num_val_images=len(val_images))
-    others = _others(data.folders, frozenset((*images.paths, *val_images.paths)))
-    lines += [_others_line(others)] if others else []
     if images.contents is not None:
         return lines
-    bad = {image.path: image for image in _unreadable(progress([*images.paths, *val_images.paths]))}
+    heads = _Heads()
+    for path in progress([*images.paths, *val_images.paths]):
+        heads.look_at(path)
+    lines += heads.lines(settings.ORIENTATION)
     for what, part in (("to train on", images), ("to validate with", val_images)):
-        _check_share([bad[path] for path in part.paths if path in bad], part, what, settings)
-    return [*lines, _bad_line(list(bad.values()))] if bad else lines
+        bad = [heads.bad[path] for path in part.paths if path in heads.bad]
+        _check_share(bad, part, what, settings)
+        if remark := lost_classes_remark(part, bad):
+            lines.append(f"{remark} ({what})")
+    return [*lines, _bad_line(list(heads.bad.values()))] if heads.bad else lines
 
 
 def _counts(images: ImageList, *, num_val_images: int) -> list[str]:
-    names = images.class_names
+    names = [quoted(name) for name in images.class_names]
     counts = Counter(images.targets)
     order = sorted(range(len(names)), key=lambda number: counts[number])
     least, most = order[0], order[-1]
@@ -67,37 +96,6 @@ def _counts(images: ImageList, *, num_val_images: int) -> list[str]:
             "of the small ones more weight"
         )
     return lines
-
-
-def _others(folders: Sequence[Path], listed: Set[str]) -> Counter[str]:
-    """Count what is left out: files by suffix, and pictures that lie beside class folders."""
-    counts: Counter[str] = Counter()
-    for parent, names in (entry for folder in folders for entry in walk(folder)):
-        for name in names:
-            if not is_picture(name):
-                counts[Path(name).suffix.lower() or "without a suffix"] += 1
-            elif os.path.join(parent, name) not in listed:
-                counts["pictures beside the class folders"] += 1
-    return counts
-
-
-def _others_line(counts: Counter[str]) -> str:
-    named = ", ".join(f"{count} {what}" for what, count in counts.most_common())
-    return (
-        f"[Warning] {counts.total()} files are no pictures that can be read, or of no class, and "
-        f"are left out: {named}"
-    )
-
-
-def _unreadable(paths: Iterable[str]) -> list[BadImage]:
-    bad = []
-    for path in paths:
-        try:
-            with Image.open(path):
-                pass
-        except Exception as error:  # damaged files make Pillow raise nearly anything
-            bad.append(BadImage(path, describe_failure(error)))
-    return bad
 
 
 def _check_share(bad: Sequence[BadImage], images: ImageList, what: str, settings: CfgNode) -> None:
@@ -120,5 +118,5 @@ def _bad_line(bad: Sequence[BadImage]) -> str:
 
 
 def _named(bad: Sequence[BadImage]) -> str:
-    named = "; ".join(f"{path}: {reason}" for path, reason in bad[:_NUM_NAMED])
+    named = "; ".join(f"{quoted(path)}: {readable(why)}" for path, why in bad[:_NUM_NAMED])
     return named + ("; ..." if len(bad) > _NUM_NAMED else "")

@@ -12,8 +12,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib.pictures import shorten
-from lib.readable import readable
+from lib.readable import quoted, readable, shorten
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755  # whatever the umask
 
@@ -27,24 +26,27 @@ def faults_of_names(stems: Iterable[str]) -> list[str]:
     stems = list(stems)
     for stem in stems:
         by_beginning.setdefault(stem.split(".")[0], []).append(stem)
-    clashes = [" and ".join(names) for names in by_beginning.values() if len(names) > 1]
+    clashes = [
+        " and ".join(map(quoted, names)) for names in by_beginning.values() if len(names) > 1
+    ]
     dotted = [stem for stem in stems if "." in stem]
     refused = [stem for stem in stems if _REFUSED.search(stem)]
     said = []
     if clashes:
         said.append(
             f"ais_bench names results by what stands before the first dot, so that {len(clashes)} "
-            f"would be those of several pictures: {_named(clashes)}; rename these pictures"
+            f"would be those of several pictures: {shorten(clashes, form=str)}; rename these "
+            "pictures"
         )
     elif dotted:
         said.append(
             f"ais_bench names results by what stands before the first dot, so that the label file "
-            f"would miss those of {len(dotted)} pictures: {_named(dotted)}; rename these pictures"
+            f"would miss those of {len(dotted)} pictures: {shorten(dotted)}; rename these pictures"
         )
     if refused:
         said.append(
             "ais_bench takes letters, digits, '_', '-' and '.' in names alone, and refuses "
-            f"{len(refused)}: {_named(refused)}; rename these pictures"
+            f"{len(refused)}: {shorten(refused)}; rename these pictures"
         )
     return said
 
@@ -76,7 +78,3 @@ def make_acceptable(folder: Path) -> None:
             os.unlink(entry.path)
         elif stat.S_IMODE(status.st_mode) != FILE_MODE:
             os.chmod(entry.path, FILE_MODE)
-
-
-def _named(names: list[str]) -> str:
-    return readable(shorten(names))

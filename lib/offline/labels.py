@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.class_file import read_class_file
 from lib.onnx_file import class_names_of, load_model
-from lib.pictures import find_sources, shorten
+from lib.pictures import LeftOut, find_sources
+from lib.readable import look_alikes, shorten
 
 
-def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> dict[str, int]:
-    """The class number of each picture, by file name, in the order of the paths.
+@dataclass(frozen=True)
+class FolderLabels:
+    """The class number of each picture, by file name, in the order of the paths."""
+
+    labels: Mapping[str, int]
+    left_out: LeftOut
+
+
+def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> FolderLabels:
+    """Return the labels that class folders say.
 
     Args:
         folder: holds class folders; a picture's class is the outermost folder it is in.
@@ -37,9 +47,11 @@ def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> dict[st
         raise ValueError(
             f"{folder} has {len(unknown)} class folders that the network doesn't know: "
             f"{shorten(unknown)}; it knows {len(names)}: {shorten(names)}"
+            f"{look_alikes(unknown, names)}"
         )
     number = {name: label for label, name in enumerate(names)}
-    return {path.name: number[path.parts[0]] for path in paths}
+    labels = {path.name: number[path.parts[0]] for path in paths}
+    return FolderLabels(labels, sources.left_out)
 
 
 def read_class_names(path: Path) -> Sequence[str] | None:

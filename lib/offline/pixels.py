@@ -9,7 +9,6 @@ a multiple of 1/256, is an exact number there; the long side is cut right after 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -23,13 +22,6 @@ _MAX_RESIZE = 1024
 _PROBED_SIZES = ((500, 375), (375, 500), (500, 334), (334, 500), (90, 60), (60, 90))
 
 _BILINEAR = Image.Resampling.BILINEAR
-
-
-def load_rgb(path: str | Path) -> Image.Image:
-    """Equal to `lib.transforms.open_rgb`, without its copy of a picture that is RGB already."""
-    with Image.open(path) as image:
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def eval_crop(image: Image.Image, *, resize: int, crop: int) -> Image.Image:

@@ -30,12 +30,13 @@ from lib.offline.ais_bench import (
     faults_of_names,
     make_acceptable,
 )
-from lib.offline.pixels import eval_crop, load_rgb
+from lib.offline.pixels import eval_crop
 from lib.offline.pool import run_in_processes
 from lib.offline.record import Target, origins_of, sum_of
-from lib.pictures import Sources, find_sources, one_line, shorten
-from lib.readable import readable
+from lib.pictures import LeftOut, Sources, find_sources, one_line
+from lib.readable import shorten
 from lib.recipe import Recipe
+from lib.rgb import open_rgb
 from lib.stops import Check, stops_noted
 from lib.transforms import center_crop, normalize, resize_short_side
 
@@ -71,7 +72,7 @@ class PreprocessReport:
     num_already_there: int
     num_in_all: int  # files in the folder now
     failed: Mapping[str, str]  # path relative to the source folder: reason
-    others: Sequence[str]  # files in the source folder that are no pictures
+    left_out: LeftOut  # of the source folder
     warnings: Sequence[str]  # a sentence each
 
 
@@ -95,7 +96,7 @@ def picture_planes(path: str | Path, recipe: Recipe) -> npt.NDArray[np.float32]:
     Raises:
         Exception: of many kinds, for a file that can't be decoded; see `lib.transforms.open_rgb`.
     """
-    image = load_rgb(path)
+    image = open_rgb(path, orientation=recipe.orientation)
     if recipe.interpolation == _FAST:
         image = eval_crop(image, resize=recipe.resize, crop=recipe.crop)
     else:
@@ -186,7 +187,7 @@ def _fill(
         num_already_there=len(planned) - len(tasks),
         num_in_all=len(whole),
         failed=dict(sorted(failed.items())),
-        others=sources.others,
+        left_out=sources.left_out,
         warnings=_warnings(results.folder, whole, there.replaced),
     )
 
@@ -196,7 +197,7 @@ def _warnings(folder: Path, stems: Collection[str], replaced: Sequence[str]) -> 
     if replaced:
         said.append(
             f"{len(replaced)} files were no longer as they had been written, and were made again: "
-            f"{readable(shorten(replaced))}"
+            f"{shorten(replaced)}"
         )
     return said
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from lib.checked import COUNT, read_json
 from lib.files import write_json
 from lib.offline.ais_bench import FILE_MODE
-from lib.pictures import Sources, shorten
+from lib.pictures import Sources
+from lib.readable import shorten
 from lib.recipe import Recipe
 
 RECORD = "preprocess.json"

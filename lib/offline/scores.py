@@ -23,12 +23,14 @@ from lib.offline.element_type import USUAL
 from lib.offline.mappings import better_mapping, could_not_tell
 from lib.offline.predictions import prediction_names, stem_of
 from lib.offline.ranking import FileForm, Indices, find_form, rank_files
-from lib.pictures import picture_stem, shorten
+from lib.pictures import picture_stem
+from lib.readable import look_alikes, quoted, readable, shorten
 
 # TensorFlow's networks for ImageNet have a background class in front of the thousand.
 _OUTPUTS_WITH_BACKGROUND = 1001
 _MISSING, _EXTRA, _DOUBLE = "missing", "without a label", "second ones of a picture"
 _DIFFERING = "that differ from another device's"
+_OF_TWO = (_DOUBLE, _DIFFERING)  # whose entries are two names
 _MANY_TIES = 0.01  # of the predictions; in float16 a few are usual
 _UNKNOWN = FileForm()
 
@@ -71,7 +73,13 @@ class Scores:
 
     def problem_lines(self) -> list[str]:
         """A phrase for each kind of problem: how many, and the first few names."""
-        return [f"{len(names)} {kind}: {shorten(names)}" for kind, names in self.problems.items()]
+        lines = [
+            f"{len(names)} {kind}: {shorten(names, form=readable if kind in _OF_TWO else quoted)}"
+            for kind, names in self.problems.items()
+        ]
+        unlabelled = map(stem_of, self.problems.get(_EXTRA, ()))
+        remark = look_alikes(self.problems.get(_MISSING, ()), unlabelled)
+        return [*lines, remark.removeprefix("; ")] if remark else lines
 
     def warnings(self) -> list[str]:
         """What makes the score doubtful, a sentence each."""
@@ -198,12 +206,14 @@ def _matched(
         if stem not in label_by_stem:
             extra.append(name)
         elif stem in name_by_stem:
-            double.append(f"{name} beside {name_by_stem[stem]}")
+            double.append(f"{quoted(name)} beside {quoted(name_by_stem[stem])}")
         else:
             name_by_stem[stem] = name
     there_twice = {stem_of(name) for name in copies.differing}
     missing = sorted(label_by_stem.keys() - name_by_stem.keys() - there_twice)
-    differing = [f"{name} beside {first}" for name, first in copies.differing.items()]
+    differing = [
+        f"{quoted(name)} beside {quoted(first)}" for name, first in copies.differing.items()
+    ]
     found = {_MISSING: missing, _EXTRA: extra, _DOUBLE: double, _DIFFERING: differing}
     return name_by_stem, {kind: names for kind, names in found.items() if names}
 

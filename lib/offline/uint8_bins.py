@@ -10,9 +10,10 @@ from lib.ascend import uint8_size
 from lib.cli import PartlyFailed
 from lib.offline.preprocess import MODEL, PreprocessOptions, PreprocessReport, fill
 from lib.offline.record import Target
-from lib.pictures import shorten
+from lib.readable import quoted, readable, shorten
 from lib.recipe import Recipe
-from lib.transforms import PixelArray, eval_pixels, open_rgb
+from lib.rgb import open_rgb
+from lib.transforms import PixelArray, eval_pixels
 
 
 def uint8_recipe(side: int) -> Recipe:
@@ -47,9 +48,10 @@ def write_uint8_bins(
     report = fill(results, partial(_file_of, side=side), options)
     num_pictures = report.num_already_there + report.num_written + len(report.failed)
     if report.failed:
-        named = [f"{path} ({reason})" for path, reason in report.failed.items()]
+        named = [f"{quoted(path)} ({reason})" for path, reason in report.failed.items()]
         raise PartlyFailed(
-            f"{len(report.failed)} of {num_pictures} pictures not read: {shorten(named)}"
+            f"{len(report.failed)} of {num_pictures} pictures not read: "
+            f"{shorten(named, form=readable)}"
         )
     return report
 

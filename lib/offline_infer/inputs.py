@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.pictures import find_sources
+from lib.pictures import Sources
 from lib.readable import readable
 
 TENSOR_SUFFIXES = (".npy", ".bin")
@@ -73,13 +73,8 @@ def _tensor_files_in(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
-def find_pictures(folder: Path, *, leave_out: Path | None) -> tuple[Sample, ...]:
-    """Return the pictures in a folder and its class folders, as preprocessing finds them.
-
-    `leave_out` is a folder that isn't looked into. Raises FileNotFoundError where there are none,
-    ValueError where two have one stem.
-    """
-    sources = find_sources(folder, leave_out=leave_out)
+def samples_of(sources: Sources) -> tuple[Sample, ...]:
+    """Return the pictures of a folder and its class folders, as preprocessing finds them."""
     return tuple(Sample(stem, (Path(sources.full_path(stem)),)) for stem in sources.paths)
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lib.environment import num_cores
 from lib.offline.recipe_options import AskedRecipe
-from lib.offline_infer.inputs import check_stems, find_pictures, find_tensor_files
+from lib.offline_infer.inputs import check_stems, find_tensor_files, samples_of
 from lib.offline_infer.model import ModelDescription, Session, Shapes, check_shapes
 from lib.offline_infer.outputs import OutputFolder
 from lib.offline_infer.pipeline import Tally, batches_of, compute_all, warm_up
@@ -27,6 +27,7 @@ from lib.offline_infer.summary import (
     throughput,
     write_summary,
 )
+from lib.pictures import find_sources
 
 Say = Callable[[str], None]
 
@@ -84,7 +85,7 @@ def run_request(request: InferRequest, say: Say, check: Callable[[], None]) -> O
     cores = max(1, num_cores() // request.num_parts)
     session = _open_session(request, cores, say)
     check_shapes(session.model, request.shapes)
-    source, remarks = _open_source(request, session.model)
+    source, remarks = _open_source(request, session.model, say)
     warnings = [f"[WARN] {remark}" for remark in remarks]
     for warning in warnings:
         say(warning)
@@ -146,15 +147,19 @@ def _progress(
         yield advance
 
 
-def _open_source(request: InferRequest, model: ModelDescription) -> tuple[Source, tuple[str, ...]]:
+def _open_source(
+    request: InferRequest, model: ModelDescription, say: Say
+) -> tuple[Source, tuple[str, ...]]:
     """Find and check the samples of this request, and of these its part; also what is in doubt."""
     if request.is_pure:
         return PureData(model, request.pure_data_type), ()
     wanted = wanted_recipe(model, request.recipe)
     source: TensorFiles | Pictures
     if request.input_images is not None:
-        samples = find_pictures(request.input_images, leave_out=request.output)
-        samples = samples[: request.limit]
+        sources = find_sources(request.input_images, leave_out=request.output)
+        for line in sources.left_out.lines(sources.root) if request.part == 0 else ():
+            say(line)
+        samples = samples_of(sources)[: request.limit]
         recipe, remarks = recipe_of_pictures(model, wanted)
         source = Pictures(samples, model, recipe)
     else:

@@ -19,7 +19,8 @@ from lib.offline_infer.model import Array, ModelDescription, TensorSpec
 from lib.pictures import one_line
 from lib.readable import readable
 from lib.recipe import Recipe
-from lib.transforms import eval_pixels, normalize, open_rgb
+from lib.rgb import open_rgb
+from lib.transforms import eval_pixels, normalize
 
 PURE_INFER_NAME = "pure_infer_data"
 PURE_DATA_TYPES = ("zero", "random")
@@ -183,7 +184,8 @@ class Pictures:
         failures = []
         for sample in samples:
             try:
-                pixels = eval_pixels(open_rgb(sample.files[0]), self._recipe)
+                image = open_rgb(sample.files[0], orientation=self._recipe.orientation)
+                pixels = eval_pixels(image, self._recipe)
             except Exception as error:  # Pillow's plug-ins raise nearly anything
                 failures.append(f"{sample.files[0]}: {one_line(error)}")
                 continue

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lib.data.bad_images import describe_failure
-from lib.transforms import open_rgb, resize_short_side
+from lib.pictures import JPEG_SUFFIXES
+from lib.rgb import open_rgb, warnings_named
+from lib.transforms import resize_short_side
 
 _JPEG = "jpg"
 _MAX_STEM = 60  # of the characters that a tar header has for a name
@@ -65,7 +67,8 @@ def _prepared(picture: Picture, resize: int | None, quality: int) -> Packed:
             content = file.readall()
         if resize is None:
             return Packed(picture, content, _ending(picture.path))
-        image = open_rgb(content)
+        with warnings_named(picture.path):
+            image = open_rgb(content)
         if min(image.size) <= resize:
             return Packed(picture, content, _ending(picture.path))
         return Packed(picture, _as_jpeg(resize_short_side(image, resize), quality), _JPEG)
@@ -81,5 +84,5 @@ def _as_jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def _ending(path: str) -> str:
-    ending = os.path.splitext(path)[1].lower().removeprefix(".")
-    return _JPEG if ending == "jpeg" else ending
+    ending = os.path.splitext(path)[1].lower()
+    return _JPEG if ending in JPEG_SUFFIXES else ending.removeprefix(".")

@@ -25,6 +25,7 @@ from lib.offline.pool import run_in_processes
 from lib.packing.pictures import Packed, Picture, prepare
 from lib.packing.record import Record, Sample, ShardRecord, fingerprint
 from lib.packing.tar import ShardWriter, size_with
+from lib.pictures import LeftOut
 from lib.stops import stops_noted
 
 _PICTURES_A_JOB = 16
@@ -83,6 +84,7 @@ class PackReport:
     index: Index
     failed: Mapping[str, str]  # path: why it can't be read; left out
     num_kept: Mapping[str, int]  # by part: shards that an earlier run had finished
+    left_out: LeftOut  # of the folders that were packed
 
 
 def pack(source: Path, target: Path, options: PackOptions) -> PackReport:
@@ -117,7 +119,9 @@ def pack(source: Path, target: Path, options: PackOptions) -> PackReport:
             )
             shards[name] = [*kept[name], *rest]
         report = _finish(target, source, parts, shards, options)
-    return PackReport(*report, {name: len(there) for name, there in kept.items()})
+    num_kept = {name: len(there) for name, there in kept.items()}
+    left_out = LeftOut.whole([images.left_out for images in parts.values()])
+    return PackReport(*report, num_kept, left_out)
 
 
 def _check_target(source: Path, target: Path, parts: tuple[str, ...]) -> None:

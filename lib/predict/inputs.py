@@ -8,33 +8,56 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from lib.pictures import find_pictures
+from lib.pictures import LeftOut, find_pictures, is_system
+from lib.readable import look_alikes, quoted
 
 
-def expand(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the pictures' paths, each once: of a folder all below it, of a pattern all it fits.
+def expand(words: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the pictures' paths, each once, and lines on what of folders is left out.
 
-    A picture that is named in two ways has the path of the first; a link is a picture of its own.
+    Of a folder they are all below it, of a pattern all it fits. A picture that is named in two ways
+    has the path of the first; a link is a picture of its own.
     Raises FileNotFoundError where a word names nothing, or a folder without pictures.
     """
     real_folder = cache(os.path.realpath)
     paths: dict[tuple[str, str], str] = {}
+    said: dict[str, None] = {}
     for word in words:
-        for path in _expand_one(word):
+        found, lines = _expand_one(word)
+        said |= dict.fromkeys(lines)
+        for path in found:
             folder, name = os.path.split(path)
             paths.setdefault((real_folder(folder), name), path)
-    return tuple(paths.values())
+    return tuple(paths.values()), list(said)
 
 
-def _expand_one(word: str) -> list[str]:
+def _expand_one(word: str) -> tuple[Sequence[str], list[str]]:
     if os.path.isdir(word):
-        return [os.path.join(word, name) for name in find_pictures(Path(word)).pictures]
+        listed = find_pictures(Path(word))
+        paths = [os.path.join(word, name) for name in listed.pictures]
+        return paths, listed.left_out.lines(word)
     if os.path.isfile(word):  # even where its name looks like a pattern
-        return [word]
-    found = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
+        return [word], []
+    fitting = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
+    found = [path for path in fitting if not _is_systems(path, word)]
     if not found:
         what = "fits the pattern" if glob.has_magic(word) else "is there under the name"
         raise FileNotFoundError(
-            f"no picture {what} {word!r}: give files, folders of pictures, or patterns"
+            f"no picture {what} {quoted(word)}: give files, folders of pictures, or patterns"
+            f"{_look_alike(word)}"
         )
-    return found
+    system = tuple(path for path in fitting if path not in set(found))
+    return found, LeftOut(system=system).lines(os.curdir)
+
+
+def _is_systems(path: str, pattern: str) -> bool:
+    """Tell whether a path has a name that systems keep, which the pattern doesn't ask for."""
+    return any(is_system(name) and name not in pattern for name in Path(path).parts)
+
+
+def _look_alike(path: str) -> str:
+    folder, name = os.path.split(path)
+    try:
+        return look_alikes([name], os.listdir(folder or os.curdir))
+    except OSError:
+        return ""

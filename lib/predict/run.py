@@ -24,13 +24,12 @@ from lib.data import Batch, ImageList
 from lib.distributed import Processes
 from lib.log import Console
 from lib.objective import Computing
-from lib.pictures import shorten
 from lib.plots import Tile, save_sheet
 from lib.predict import cam, writing
 from lib.predict.inputs import expand
 from lib.predict.network import load_network
 from lib.predict.writing import NOT_FINITE, Guess, Row
-from lib.readable import readable
+from lib.readable import readable, shorten
 from lib.stops import stops_noted
 
 NUM_TILES = 60  # of the contact sheet
@@ -68,11 +67,11 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     """
     if request.with_cam:
         cam.check_installed()
-    paths = expand(request.pictures)
+    paths, left_out_lines = expand(request.pictures)
     loaded = load_network(request.checkpoint, request.cfg, request.overrides)
     config, network, names = loaded.config, loaded.network, loaded.class_names
     console = Console(enabled=True)
-    for said in (*loaded.lines, *input_lines(config)):
+    for said in (*loaded.lines, *input_lines(config), *left_out_lines):
         console.say(said)
     computing = build_computing(config, processes, amp_backend="torch")
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
@@ -109,8 +108,8 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
 
 def _account(failed: Sequence[Row], num_pictures: int) -> str:
     """Return what became of the pictures without a class."""
-    unread = [readable(row.path) for row in failed if row.error != NOT_FINITE]
-    others = [readable(row.path) for row in failed if row.error == NOT_FINITE]
+    unread = [row.path for row in failed if row.error != NOT_FINITE]
+    others = [row.path for row in failed if row.error == NOT_FINITE]
     parts = (("cannot be read", unread), (f"have no class, since {NOT_FINITE}", others))
     return "; ".join(
         f"{len(names)} of {num_pictures} pictures {what}: {shorten(names)}"

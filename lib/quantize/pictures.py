@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx
 
 from lib.onnx_file import class_names_of
-from lib.pictures import find_pictures, shorten
+from lib.pictures import find_pictures
+from lib.readable import look_alikes, shorten
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def comparison_pictures(folder: Path, model: onnx.ModelProto) -> PictureSet:
     if unknown:
         raise ValueError(
             f"{folder}: the model has no class {shorten(unknown)}; it knows {shorten(names)}"
+            f"{look_alikes(unknown, names)}"
         )
     number = {name: index for index, name in enumerate(names)}
     return PictureSet(tuple(Picture(folder / path, number[path.parts[0]]) for path in paths))

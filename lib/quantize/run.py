@@ -12,6 +12,7 @@ import onnx
 
 from lib.cli import PartlyFailed
 from lib.onnx_file import load_model
+from lib.pictures import find_pictures
 from lib.quantize.comparison import compare
 from lib.quantize.convert import convert_fp16, quantize_int8
 from lib.quantize.half import check_ranges, computes_in_float16
@@ -54,6 +55,9 @@ def shrink(source: Path, target: Path, options: ShrinkOptions, say: Callable[[st
         raise ValueError(f"--output {target} is a folder: give the name of a file")
     with stops_raised() as check_stops:
         model = load_model(source)
+        for folder in filter(None, dict.fromkeys((options.calibration, options.evaluate))):
+            for line in find_pictures(folder).left_out.lines(folder):
+                say(line)
         compared = comparison_pictures(options.evaluate or options.calibration, model)
         if compared.remark:
             say(compared.remark)

@@ -13,9 +13,9 @@ from lib.data import ImageList, SetAside, read_val
 from lib.report.images import data_uri
 from lib.report.kept import KeptPredictions, relative_paths
 from lib.report.reading import RunFiles
+from lib.rgb import open_rgb
 from lib.run_folder import CONFIG
 from lib.stores import is_url
-from lib.transforms import open_rgb
 
 NUM_SHOWN = 24
 _THUMBNAIL_SIDE = 320  # pixels, for screens of two a CSS pixel

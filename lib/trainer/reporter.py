@@ -17,6 +17,7 @@ from lib.environment import num_cores
 from lib.evaluation import write_per_class
 from lib.files import write_atomically
 from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
+from lib.pictures import LeftOut
 from lib.plots import save_confusion, save_curves
 from lib.predictions import Predictions
 from lib.report import (
@@ -307,6 +308,9 @@ class Reporter:
             self.console.say(f"goes on at epoch {parts.position.epoch} step {parts.position.step}")
         for remark in parts.remarks:
             self.console.say(f"[Warning] {remark}")
+        left_out = LeftOut.whole([parts.images.left_out, parts.val_images.left_out])
+        for line in left_out.lines(self._request.data_path):
+            self.console.say(line)
 
     def _note_surroundings(self) -> None:
         facts = surroundings(

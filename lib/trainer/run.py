@@ -16,7 +16,7 @@ from lib import checkpoint, run_folder
 from lib import device as devices
 from lib.assembly import eval_view
 from lib.cli import PartlyFailed, Stopped
-from lib.data import BadImageLedger, EvalBatches
+from lib.data import BadImageLedger, EvalBatches, lost_classes_remark
 from lib.distributed import GIVE_UP, Processes, StopRequest
 from lib.engine import BadImages, StepRange, TrainHooks, evaluate, train_one_epoch
 from lib.log import EpochStats, EvalStats
@@ -278,6 +278,9 @@ class _Run:
                 f"[Warning] {ledger.num_bad} images to {use} cannot be read and are left out; they "
                 f"are listed in {self._reporter.ledger_path}"
             )
+            images = self._parts.images if use == "train" else self._parts.val_images
+            if remark := lost_classes_remark(images, ledger.bad_images):
+                self._reporter.console.say(remark)
 
     def _stopped(self, epoch: int, step: int, signal: int) -> Stopped:
         if self._request.is_performance:

@@ -24,7 +24,8 @@ from lib.ascend import (
 )
 from lib.offline.uint8_bins import write_uint8_bins
 from lib.recipe import Recipe
-from lib.transforms import eval_pixels, normalize, open_rgb
+from lib.rgb import open_rgb
+from lib.transforms import eval_pixels, normalize
 
 # The options that ATC documents, of those that are used here.
 ATC_OPTIONS = {

@@ -14,7 +14,8 @@ from lib.assembly import agree_on_decoder
 from lib.config import load_config
 from lib.data import ImageList, LoaderOptions, choose_decoder, decoding, train_loader
 from lib.data.decoding import FAST, PILLOW, Augmentation, train_reader
-from lib.transforms import PixelArray, open_rgb, random_crop_box
+from lib.rgb import open_rgb
+from lib.transforms import PixelArray, random_crop_box
 
 simplejpeg = pytest.importorskip("simplejpeg", reason="the fast decoder is not installed")
 

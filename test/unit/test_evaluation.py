@@ -157,9 +157,9 @@ def test_the_networks_class_names_may_come_from_a_folder_or_a_list(tmp_path: Pat
     ("name", "content", "message"),
     [
         ("m.txt", "cat one\nyak 2\n", r"line 1: 'cat one' is not of the form '<class folder> <"),
-        ("m.txt", "cat 1\ncat 2\nyak 2\n", "line 2: cat was output 1 before"),
-        ("m.txt", "cat 1\n", "does not say which outputs 1 of the 2 class folders are: yak"),
-        ("m.txt", "cat 1\nyak 3\n", r"folder yak is output 3, and the network's .* are 0\.\.2"),
+        ("m.txt", "cat 1\ncat 2\nyak 2\n", "line 2: 'cat' was output 1 before"),
+        ("m.txt", "cat 1\n", "does not say which outputs 1 of the 2 class folders are: 'yak'"),
+        ("m.txt", "cat 1\nyak 3\n", r"folder 'yak' is output 3, and the network's .* are 0\.\.2"),
         ("m.json", "{", "is not of the form {"),
         ("m.json", ["cat"], "is not of the form {"),
         ("m.json", {"cat": 1, "yak": "2"}, "is not of the form {"),
@@ -178,7 +178,7 @@ def test_a_class_map_that_does_not_fit_is_refused_in_one_line(
 
 def test_a_class_map_needs_class_folders_that_it_can_name(tmp_path: Path) -> None:
     root = folders(tmp_path, "cat", "1")
-    with pytest.raises(ValueError, match="1 class folders have names that are no numbers: cat"):
+    with pytest.raises(ValueError, match="1 class folders have names that are no numbers: 'cat'"):
         read(root, num_outputs=3, class_map=Path("numbers"))
     with pytest.raises(FileNotFoundError, match="no such class map: .*absent"):
         read(root, num_outputs=3, class_map=tmp_path / "absent")
@@ -191,7 +191,7 @@ def test_a_class_map_needs_class_folders_that_it_can_name(tmp_path: Path) -> Non
     ("name", "content", "message"),
     [
         ("c.json", {"cat": 0, "yak": 2, "ant": 3}, "the number 3 is there, among 3 classes"),
-        ("c.txt", "cat\nyak\ncat\n", "has class names twice: cat"),
+        ("c.txt", "cat\nyak\ncat\n", "has class names twice: 'cat'"),
         ("c.txt", "cat\nyak\n", "has 2 class names and the network 3 outputs"),
         ("c.json", [0], "'0' stands for the name of a class"),
     ],
@@ -297,7 +297,7 @@ def test_pictures_without_their_number_in_their_names_are_named(tmp_path: Path) 
     path = real_json(tmp_path / "real.json", {1: [1]})
     for name in ("0.png", "ILSVRC2012_val_1.JPEG", "ILSVRC2012_val_00050001.JPEG"):
         found = EvaluationSet(ImageList(("/d/val/a/" + name,), (0,), ("a",)))
-        with pytest.raises(ValueError, match=f"1 of 1 pictures do not have .*: {name}$"):
+        with pytest.raises(ValueError, match=f"1 of 1 pictures do not have .*: '{name}'$"):
             read_real_labels(path, found, num_outputs=4)
     with pytest.raises(FileNotFoundError, match="no such file of ReaL labels"):
         read_real_labels(tmp_path / "absent.json", validation_set(1), num_outputs=4)

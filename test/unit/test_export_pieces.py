@@ -35,7 +35,8 @@ from lib.export.graph import (
 )
 from lib.models.fast import fold_batch_norms
 from lib.recipe import Recipe
-from lib.transforms import eval_pixels, normalize, open_rgb
+from lib.rgb import open_rgb
+from lib.transforms import eval_pixels, normalize
 
 
 @pytest.fixture(scope="module")

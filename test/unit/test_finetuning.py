@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_pictures
+from PIL import Image
 from test_checkpoint import training_state
 
 from lib.checkpoint import save_atomically
 from lib.config import load_config
 from lib.data.lists import ImageList
 from lib.finetuning import (
-    Surveyed,
     folder_settings,
     network_settings,
     resumed_settings,
@@ -21,6 +21,7 @@ from lib.finetuning import (
 )
 
 SHARE = ("DATASET.VAL_SHARE", "0.2")
+UPRIGHT = ("DATASET.ORIENTATION", "exif")
 
 
 def make(root: Path, folders: list[str]) -> None:
@@ -158,36 +159,43 @@ def listed(folder: Path, num_bad: int, *, num_images: int = 10) -> ImageList:
     return ImageList(paths, (0,) * (num_images - 1) + (1,), ("many", "few"))
 
 
-def surveyed(data: Surveyed, *overrides: str) -> list[str]:
-    return survey(data, load_config(None, overrides).DATASET, progress=list)
+def surveyed(images: ImageList, val_images: ImageList, *overrides: str) -> list[str]:
+    return survey(images, val_images, load_config(None, overrides).DATASET, progress=list)
 
 
 def test_unequal_classes_and_bad_files_are_said(tmp_path: Path) -> None:
-    data = Surveyed(listed(tmp_path / "train", 1), listed(tmp_path / "val", 0))
-    lines = surveyed(data, "DATASET.BAD_IMAGES_MAX_SHARE", "0.1")
-    assert lines[1] == "pictures to train on a class: 1 (few) to 9 (many), 9 in the middle"
+    data = listed(tmp_path / "train", 1), listed(tmp_path / "val", 0)
+    lines = surveyed(*data, "DATASET.BAD_IMAGES_MAX_SHARE", "0.1")
+    assert lines[1] == "pictures to train on a class: 1 ('few') to 9 ('many'), 9 in the middle"
     assert "TRAIN.CLASS_WEIGHTS balanced" in lines[2]
-    assert lines[3].startswith("[Warning] 1 files cannot be opened") and "9.png" in lines[3]
+    assert lines[3] == "[Warning] 1 class has no picture that can be read: 'few' (to train on)"
+    assert lines[4].startswith("[Warning] 1 files cannot be opened") and "9.png" in lines[4]
 
 
 def test_more_bad_files_than_a_run_may_have_end_it_before_it_begins(tmp_path: Path) -> None:
     good, bad = listed(tmp_path / "good", 0), listed(tmp_path / "bad", 2)
-    for data, part in ((Surveyed(bad, good), "train on"), (Surveyed(good, bad), "validate with")):
+    for data, part in (((bad, good), "train on"), ((good, bad), "validate with")):
         with pytest.raises(ValueError, match=f"2 of 10 pictures to {part}.*0.2 where.*SHARE 0.1 "):
-            surveyed(data, "DATASET.BAD_IMAGES_MAX_SHARE", "0.1")
-        surveyed(data, "DATASET.BAD_IMAGES_MAX_SHARE", "0.2")
+            surveyed(*data, "DATASET.BAD_IMAGES_MAX_SHARE", "0.1")
+        surveyed(*data, "DATASET.BAD_IMAGES_MAX_SHARE", "0.2")
         with pytest.raises(ValueError, match="set DATASET.BAD_IMAGES to skip"):
-            surveyed(data, "DATASET.BAD_IMAGES", "fail")
+            surveyed(*data, "DATASET.BAD_IMAGES", "fail")
 
 
-def test_files_that_are_left_out_are_counted_by_suffix(tmp_path: Path) -> None:
-    folder = tmp_path / "train"
-    images, val_images = listed(folder / "a", 0), listed(folder / "b", 0)
-    for number in range(3):
-        (folder / "a" / f"{number}.HEIC").touch()
-    (folder / "a" / "notes").touch()
-    (folder / "a" / ".hidden").touch()
-    write_pictures(folder, 2)
-    line = surveyed(Surveyed(images, val_images, (folder,)))[-1]
-    assert line.startswith("[Warning] 6 files are no pictures that can be read, or of no class")
-    assert line.endswith("3 .heic, 2 pictures beside the class folders, 1 without a suffix")
+def test_pictures_of_other_kinds_than_the_usual_are_counted(tmp_path: Path) -> None:
+    """Faults S1 and M3: turned, transparent and deep pictures, told by the heads of the files."""
+    images, val_images = listed(tmp_path / "a", 0, num_images=3), listed(tmp_path / "b", 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 6)).save(images.paths[0], "JPEG", exif=exif)
+    Image.new("RGBA", (4, 6)).save(images.paths[1])
+    Image.new("P", (4, 6)).save(images.paths[2], transparency=0)
+    Image.new("I;16", (4, 6)).save(val_images.paths[0])
+    lines = surveyed(images, val_images)
+    assert lines[2:] == [
+        "of your pictures 1 are stored turned (EXIF orientation): taken as they are stored; "
+        "DATASET.ORIENTATION exif turns them upright",
+        "of your pictures 2 have transparency: taken without it, as opaque",
+        "of your pictures 1 are grey with more than 8 bits: scaled to 8",
+    ]
+    assert "turned upright (DATASET" in surveyed(images, val_images, *UPRIGHT)[2]

@@ -39,7 +39,8 @@ from lib.offline_infer.model import ModelDescription, RunTime, TensorSpec
 from lib.offline_infer.outputs import OutputFolder
 from lib.offline_infer.sources import LoadedBatch, TensorFiles
 from lib.recipe import Recipe
-from lib.transforms import eval_pixels, normalize, open_rgb
+from lib.rgb import open_rgb
+from lib.transforms import eval_pixels, normalize
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def onnx_file(path: Path, names: list[str] | None) -> Path:
 
 
 def test_without_class_names_the_sorted_folders_are_the_classes_as_in_training(val: Path) -> None:
-    labels = labels_of_folder(val, None)
+    labels = labels_of_folder(val, None).labels
     assert labels == {"my ant.png": 0, "0.png": 1}
     images = read_val(val.parent, val_set="val", class_names=None, num_classes=2)
     names = [Path(path).name for path in images.paths]
@@ -71,7 +71,7 @@ def test_an_onnx_file_without_names_leaves_the_sorted_order_and_says_so(
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ('{"bee": 0, "cat": 1}', "1 class folders that the network doesn't know: ant"),
+        ('{"bee": 0, "cat": 1}', "1 class folders that the network doesn't know: 'ant'"),
         ('{"bee": 0, "ant": 2}', "is no list of class names"),
         ('["bee", 1]', "is no list of class names"),
         ("MODEL:", "is no list of class names"),
@@ -90,7 +90,7 @@ def test_class_names_that_do_not_fit_are_refused(
 def test_pictures_outside_of_class_folders_are_named(val: Path, run_script: RunScript) -> None:
     done = run_script(SCRIPT, val / "ant/more", val / "labels.txt")
     assert done.returncode == 2
-    assert "1 pictures outside of class folders: my ant.png" in done.stderr
+    assert "1 pictures outside of class folders: 'my ant.png'" in done.stderr
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path, run_script: RunScript) -> None:

@@ -1,16 +1,15 @@
 """lib/offline/pixels.py against lib/transforms.py, bit for bit."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lib.offline import pixels
-from lib.offline.pixels import eval_crop, load_rgb
+from lib.offline.pixels import eval_crop
 from lib.recipe import eval_resize
-from lib.transforms import center_crop, open_rgb, resize_short_side
+from lib.transforms import center_crop, resize_short_side
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -81,15 +80,3 @@ def test_a_pillow_that_works_otherwise_is_noticed(monkeypatch):
         assert saving(image, 56) == plain(image, 56)
     finally:
         pixels._pillow_agrees.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("ending", "modes"),
-    [("png", "RGB L RGBA P 1 LA"), ("jpg", "RGB L CMYK 1"), ("webp", "RGB L RGBA P LA")],
-)
-def test_loading_gives_what_open_rgb_gives(tmp_path: Path, ending: str, modes: str) -> None:
-    path = tmp_path / f"a.{ending}"
-    for mode in modes.split():
-        noise(20, 30).convert(mode).save(path)
-        loaded = load_rgb(path)
-        assert loaded.mode == "RGB" and loaded.tobytes() == open_rgb(path).tobytes()

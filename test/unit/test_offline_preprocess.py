@@ -25,8 +25,9 @@ from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
 from lib.offline.record import Target
 from lib.pictures import Sources
 from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
+from lib.rgb import open_rgb
 from lib.run_folder import lock
-from lib.transforms import eval_pixels, open_rgb
+from lib.transforms import eval_pixels
 
 SCRIPT = "imagenet_torch_preprocess.py"
 NATURAL77 = Path(__file__).parents[3] / "shared" / "data" / "natural77.tar"
@@ -175,22 +176,24 @@ def test_impossible_recipes_are_one_line(tmp_path, run_script, options, said):
     assert not (tmp_path / "bins").exists()
 
 
-def test_what_a_file_is_decides_and_not_its_ending(tmp_path):
+def test_any_picture_is_read_under_any_pictures_ending_and_others_are_named(tmp_path):
+    """Fault S13: a picture is taken by its name, as in training and evaluation."""
     source = tmp_path / "source"
     for name, kind in {
         "a.png": "JPEG", "b.jpg": "PNG", "c.jpeg": "WEBP", "d.JPG": "BMP",
-        "e.dat": "JPEG", "f": "PNG", "g.webp_": "WEBP", "h.old": "BMP",
+        "e.jfif": "JPEG", "f.jpe": "PNG", "g.webp_": "WEBP", "h": "BMP",
     }.items():  # fmt: skip
         picture(source / name, format=kind)
     (source / "val_label.txt").write_text("a.png 0\n")
     (source / "notes.md").write_text("BM is no picture")
     (source / "._a.jpg").write_bytes(b"hidden")
     report = preprocess(source, tmp_path / "bins", TINY)
-    assert (report.num_written, report.failed) == (8, {})
-    assert report.others == ("notes.md", "val_label.txt")
-    assert bins(tmp_path / "bins").keys() == {
-        "a.bin", "b.bin", "c.bin", "d.bin", "e.dat.bin", "f.bin", "g.webp_.bin", "h.old.bin",
-    }  # fmt: skip
+    assert (report.num_written, report.failed) == (6, {})
+    (line,) = report.left_out.lines(source)
+    assert "4 files without a picture's ending ('g.webp_', 'h', 'notes.md', 'val_l" in line
+    assert "pictures by their content are 'g.webp_', 'h': give them an ending" in line
+    names = {"a.bin", "b.bin", "c.bin", "d.bin", "e.bin", "f.bin"}
+    assert bins(tmp_path / "bins").keys() == names
     for name in ("a.png", "c.jpeg", "d.JPG"):
         expected = torchvision_planes(source / name, 8).tobytes()
         assert (tmp_path / "bins" / f"{Path(name).stem}.bin").read_bytes() == expected
@@ -207,7 +210,8 @@ def test_class_folders_give_the_same_files_as_a_flat_folder(tmp_path):
     assert bins(tmp_path / "a") == bins(tmp_path / "classes" / "bins") != {}
     assert record(tmp_path / "classes" / "bins")["sources"]["03"][0] == "n1/deeper/03.png"
     again = preprocess(tmp_path / "classes", tmp_path / "classes" / "bins", TINY)
-    assert (again.num_already_there, again.others) == (6, ())  # its own results are no source
+    assert again.num_already_there == 6
+    assert again.left_out.lines("") == []  # its own results are no source
 
 
 def test_names_with_several_dots_keep_all_but_the_ending(tmp_path):
@@ -227,7 +231,7 @@ def test_two_pictures_with_one_stem_are_refused_before_anything_is_written(
     picture(tmp_path / "source" / second)
     done = run_script(SCRIPT, "hrnet", tmp_path / "source", tmp_path / "bins")
     assert done.returncode == 2
-    assert f"a.b.jpg and {second}" in done.stderr and done.stderr.count("\n") == 1
+    assert f"'a.b.jpg' and '{second}'" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "bins").exists()
 
 
@@ -239,8 +243,8 @@ def test_an_unreadable_picture_is_named_and_the_rest_is_done(tmp_path, run_scrip
     (source / "empty.png").touch()
     done = run_script(SCRIPT, "hrnet", source, target, "--image_size", 8)
     assert done.returncode == 1
-    assert "[Warning] cut.jpg: OSError" in done.stderr
-    assert "[Error] 2 pictures can't be read: cut.jpg, empty.png" in done.stderr
+    assert "[Warning] 'cut.jpg': OSError" in done.stderr
+    assert "[Error] 2 pictures can't be read: 'cut.jpg', 'empty.png'" in done.stderr
     assert bins(target).keys() == {"00.bin", "01.bin", "02.bin"}
     assert record(target)["failed"].keys() == {"cut.jpg", "empty.png"}
     (source / "empty.png").unlink()
@@ -373,8 +377,9 @@ def test_a_file_that_another_tool_replaced_is_noticed_and_made_again(tmp_path, r
     os.utime(target / "01.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
     done = run_script(SCRIPT, "hrnet", source, target, "--image_size", 8)
     assert done.stdout.startswith("1 prepared, 2 were there")
-    assert "[Warning] 1 files were no longer as they had been written, and were made again: 01" in (
-        done.stderr
+    assert (
+        "[Warning] 1 files were no longer as they had been written, and were made again: '01'"
+        in (done.stderr)
     )
     assert bins(target) == first
     shutil.copytree(target, tmp_path / "copy")  # all of it has changed, and nothing has
@@ -451,10 +456,13 @@ def test_files_are_as_ais_bench_wants_them_whatever_the_umask(tmp_path, run_scri
     ("names", "said"),
     [
         (["a.png", "b_1-2.png"], []),
-        (["img.v1.png", "img.v2.png"], ["1 would be those of several pictures: img.v1 and img.v2"]),
-        (["img.v1.png", "b.png"], ["would miss those of 1 pictures: img.v1"]),
-        (["a (1).png", "b+c.png", "d.png"], ["refuses 2: a (1), b+c"]),
-        (["\u732b.png"], ["refuses 1: \u732b"]),
+        (
+            ["img.v1.png", "img.v2.png"],
+            ["1 would be those of several pictures: 'img.v1' and 'img.v2'"],
+        ),
+        (["img.v1.png", "b.png"], ["would miss those of 1 pictures: 'img.v1'"]),
+        (["a (1).png", "b+c.png", "d.png"], ["refuses 2: 'a (1)', 'b+c'"]),
+        (["\u732b.png"], ["refuses 1: '\u732b'"]),
     ],
     ids=str,
 )
@@ -548,7 +556,7 @@ def test_a_target_with_other_results_is_refused_with_a_way_out(tmp_path, fault):
         expected = "preprocess.json is damaged or no JSON: .*: give an empty folder"
     else:
         (target / "99.bin").write_bytes(b"x")
-        expected = "1 results of pictures that .* lacks: 99; remove them"
+        expected = "1 results of pictures that .* lacks: '99'; remove them"
     with pytest.raises(ValueError, match=expected):
         preprocess(source, target, options)
     (target / "99.bin").unlink(missing_ok=True)

@@ -224,7 +224,7 @@ def test_what_several_devices_computed_alike_counts_once(tmp_path, run_script, l
     assert "90 images of 12 outputs each, 180 equal ones of other devices left out" in done.stdout
     np.zeros(12, np.float32).tofile(results / "device3_2" / files[7].name)
     done = run_script(SCRIPT, *whole, tmp_path, "result.json")
-    pair = f"device3_2/{files[7].name} beside device0_0/{files[7].name}"
+    pair = f"'device3_2/{files[7].name}' beside 'device0_0/{files[7].name}'"
     assert done.returncode == 1
     assert f"1 that differ from another device's: {pair}. Mend them" in done.stderr
     assert "missing" not in done.stderr.partition("whole")[0]
@@ -240,7 +240,7 @@ def test_a_pipe_or_a_device_among_the_predictions_is_named(tmp_path, run_script,
         make(path)
     done = run_script(SCRIPT, *whole, tmp_path, "result.json")
     assert done.returncode == 1
-    assert "2 that can't be read or are no regular files: val.0003_x_0.bin" in done.stderr
+    assert "2 that can't be read or are no regular files: 'val.0003_x_0.bin'" in done.stderr
 
 
 def test_several_processes_and_mixed_formats_give_the_same(tmp_path, monkeypatch, labels):
@@ -274,20 +274,20 @@ def test_with_1001_outputs_labels_are_one_higher(tmp_path):
 
 
 BROKEN = {
-    "missing": ("1 missing: val.0003_x", lambda p: p.unlink()),
-    "empty": ("1 empty: val.0003_x_0.bin", lambda p: p.write_bytes(b"")),
-    "short": ("1 of a wrong size: val.0003_x_0.bin", lambda p: p.write_bytes(b"1234" * 11)),
-    "odd": ("1 of a wrong size: val.0003_x_0.bin", lambda p: p.write_bytes(b"12345")),
+    "missing": ("1 missing: 'val.0003_x'", lambda p: p.unlink()),
+    "empty": ("1 empty: 'val.0003_x_0.bin'", lambda p: p.write_bytes(b"")),
+    "short": ("1 of a wrong size: 'val.0003_x_0.bin'", lambda p: p.write_bytes(b"1234" * 11)),
+    "odd": ("1 of a wrong size: 'val.0003_x_0.bin'", lambda p: p.write_bytes(b"12345")),
     "nan": (
-        "1 with NaN or inf: val.0003_x_0.bin",
+        "1 with NaN or inf: 'val.0003_x_0.bin'",
         lambda p: p.write_bytes(np.full(12, np.nan, np.float32).tobytes()),
     ),
     "extra": (
-        "1 without a label: other_0.bin",
+        "1 without a label: 'other_0.bin'",
         lambda p: (p.parent / "other_0.bin").write_bytes(bytes(48)),
     ),
     "double": (
-        "1 second ones of a picture: val.0003_x_1.bin beside val.0003_x_0.bin",
+        "1 second ones of a picture: 'val.0003_x_1.bin' beside 'val.0003_x_0.bin'",
         lambda p: (p.parent / "val.0003_x_1.bin").write_bytes(bytes(48)),
     ),
 }
@@ -315,11 +315,11 @@ def test_a_set_that_is_not_whole_is_refused_and_the_fault_is_named(
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (lambda text: text[:-3], "1 damaged: val.0003_x_0.txt"),
-        (lambda text: text[:-20], "1 of a wrong size: val.0003_x_0.txt"),
-        (lambda text: b"nan " + text.split(b" ", 1)[1], "1 with NaN or inf: val.0003_x_0.txt"),
-        (lambda text: b"x" + text, "1 damaged: val.0003_x_0.txt"),
-        (lambda text: b"\n", "1 empty: val.0003_x_0.txt"),
+        (lambda text: text[:-3], "1 damaged: 'val.0003_x_0.txt'"),
+        (lambda text: text[:-20], "1 of a wrong size: 'val.0003_x_0.txt'"),
+        (lambda text: b"nan " + text.split(b" ", 1)[1], "1 with NaN or inf: 'val.0003_x_0.txt'"),
+        (lambda text: b"x" + text, "1 damaged: 'val.0003_x_0.txt'"),
+        (lambda text: b"\n", "1 empty: 'val.0003_x_0.txt'"),
     ],
 )
 def test_broken_text_is_refused_too(tmp_path, run_script, labels, content, expected):
@@ -335,7 +335,7 @@ def test_many_faults_are_counted_and_the_first_few_named(tmp_path, run_script, w
     for number in range(20):
         (whole[0] / f"val.{number:04d}_x_0.bin").unlink()
     done = run_script(SCRIPT, *whole, tmp_path, "result.json")
-    assert "20 missing: val.0000_x, val.0001_x" in done.stderr and "15 more" in done.stderr
+    assert "20 missing: 'val.0000_x', 'val.0001_x'" in done.stderr and "15 more" in done.stderr
     for path in whole[0].iterdir():
         path.write_bytes(b"")
     done = run_script(SCRIPT, *whole, tmp_path, "result.json", "--allow-missing")
@@ -347,10 +347,10 @@ def test_many_faults_are_counted_and_the_first_few_named(tmp_path, run_script, w
     [
         ("a.jpg 1\nb.jpg\n", "line 2: 'b.jpg' is not of the form"),
         ("a.jpg one\n", "line 1: 'a.jpg one'"),
-        ("a.jpg -1\n", "line 1: class -1 of a.jpg: classes are numbered from 0"),
+        ("a.jpg -1\n", "line 1: class -1 of 'a.jpg': classes are numbered from 0"),
         ("a.jpg 1\nn/a.png 2\n", "line 2: a has a label already"),
         ("\n", "is empty"),
-        ("a.jpg 12345678901234567890\n", "class 12345678901234567890 of a.jpg: class numbers"),
+        ("a.jpg 12345678901234567890\n", "class 12345678901234567890 of 'a.jpg': class numbers"),
         (f"a.jpg {'9' * 6000}\n", "class numbers have up to 9 digits"),
         ("a.jpg \u0663\n", "is not of the form"),
     ],

@@ -104,7 +104,7 @@ def test_pictures_that_cannot_be_read_are_named_and_recorded(source: Path, tmp_p
     (source / "later" / "0.png").rename(source / "bad.png")
     write_uint8_bins(source, bins, side=SIDE)
     (source / "bad.png").write_text("no picture")
-    with pytest.raises(PartlyFailed, match=r"1 of 3 pictures not read: bad.png \(Unidentified"):
+    with pytest.raises(PartlyFailed, match=r"1 of 3 pictures not read: 'bad.png' \(Unidentified"):
         write_uint8_bins(source, bins, side=SIDE)
     assert names(bins) == ["0.bin", "preprocess.json", "x.y.bin"], "of the earlier, good picture"
     assert list(record(bins)["failed"]) == ["bad.png"] and record(bins)["num_images"] == 2
@@ -119,7 +119,7 @@ def test_folders_without_pictures_and_two_of_one_stem_are_refused(
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         write_uint8_bins(tmp_path / "empty", tmp_path / "bins", side=SIDE)
     Image.new("RGB", (40, 40)).save(source / "0.jpg")
-    with pytest.raises(ValueError, match=r"0.jpg and 0.png"):
+    with pytest.raises(ValueError, match=r"'0.jpg' and '0.png'"):
         write_uint8_bins(source, tmp_path / "bins", side=SIDE)
     assert not (tmp_path / "bins").exists()
 
@@ -135,7 +135,7 @@ def test_files_of_others_are_not_mixed_with(source: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="another recipe"):
         write_uint8_bins(source, bins, side=96)
     (bins / "stranger.bin").write_bytes(bytes(BYTES))
-    with pytest.raises(ValueError, match=r"1 results of pictures that .* lacks: stranger"):
+    with pytest.raises(ValueError, match=r"1 results of pictures that .* lacks: 'stranger'"):
         write_uint8_bins(source, bins, side=SIDE)
     for content in (None, "{", '{"recipe": 3}'):
         (bins / "preprocess.json").unlink(missing_ok=True)

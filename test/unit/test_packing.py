@@ -20,7 +20,8 @@ from lib import run_folder
 from lib.packing import PackOptions, damaged_files, pack
 from lib.packing.pictures import Picture
 from lib.packing.record import Record
-from lib.transforms import open_rgb, resize_short_side
+from lib.rgb import open_rgb
+from lib.transforms import resize_short_side
 
 TOOL = "tools/pack_dataset.py"
 SMALL = PackOptions(shard_mb=0.02, num_workers=1)  # two or three pictures a shard

@@ -25,7 +25,8 @@ from lib.onnx_file import metadata_of, opset_of, recipe_of
 from lib.quantize import convert, half, run, sessions
 from lib.quantize.pictures import PictureSet
 from lib.recipe import Recipe
-from lib.transforms import eval_pixels, normalize, open_rgb
+from lib.rgb import open_rgb
+from lib.transforms import eval_pixels, normalize
 
 QUANTIZE = "tools/quantize_onnx.py"
 
@@ -248,7 +249,7 @@ def test_labelled_folders_take_their_classes_from_the_models_names(tiny_data: Pa
     model = classifier(4, ["z", "c2", "c1", "c0"])
     found = quantize.comparison_pictures(tiny_data / "val", model)
     assert classes(found) == [("c0", 3), ("c1", 2), ("c2", 1)]
-    with pytest.raises(ValueError, match="no class c0; it knows c1, c2"):
+    with pytest.raises(ValueError, match="no class 'c0'; it knows 'c1', 'c2'"):
         quantize.comparison_pictures(tiny_data / "val", classifier(2, ["c1", "c2"]))
 
 
@@ -287,14 +288,14 @@ def test_the_guard_holds_for_folders_without_known_classes(
 def test_every_picture_of_a_folder_is_found_whatever_it_is_called(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    """Behind a link, without an ending, in a folder of a folder: as the other scripts find them."""
+    """Behind a link, of another ending, in a folder of a folder: as the other scripts find them."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "a").symlink_to(tiny_data / "val" / "c0")
     write_pictures(data / "b" / "deep", 1)
-    (data / "b" / "deep" / "0.png").rename(data / "b" / "without")
+    (data / "b" / "deep" / "0.png").rename(data / "b" / "another.JFIF")
     names = [str(p.path.relative_to(data)) for p in quantize.calibration_pictures(data)]
-    assert names == [*(f"a/{n}.png" for n in range(5)), "b/without"]
+    assert names == [*(f"a/{n}.png" for n in range(5)), "b/another.JFIF"]
     found = quantize.comparison_pictures(data, classifier(2))
     assert [picture.target for picture in found.pictures] == [0, 0, 0, 0, 0, 1]
 
@@ -303,7 +304,7 @@ def test_a_stray_picture_beside_class_folders_is_named(tmp_path: Path) -> None:
     """It must not be the only one that is used."""
     write_pictures(tmp_path / "c0", 2)
     write_pictures(tmp_path, 1)
-    with pytest.raises(ValueError, match=r"1 pictures beside its class folders: 0.png"):
+    with pytest.raises(ValueError, match=r"1 pictures beside its class folders: '0.png'"):
         quantize.comparison_pictures(tmp_path, classifier(1))
     assert len(quantize.calibration_pictures(tmp_path)) == 3
 
@@ -342,7 +343,7 @@ def test_a_picture_that_cannot_be_read_is_named(
         arguments = ("--output", tmp_path / "o.onnx", "--calibration", tmp_path / "pictures")
         done = run_script(QUANTIZE, "--onnx", model, *arguments, *extra)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-        assert "bad.one.png can't be read" in done.stderr and said in done.stderr
+        assert "bad.one.png' can't be read" in done.stderr and said in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import transforms as reference
-from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
+from torchvision.datasets.folder import pil_loader
 
 from lib import transforms
+from lib.pictures import is_picture
 from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
+from lib.rgb import open_rgb
 from lib.transforms import (
     center_crop,
     eval_pixels,
-    is_picture,
     normalize,
-    open_rgb,
     random_crop_box,
     resize_short_side,
     train_pixels,
@@ -41,7 +41,6 @@ MODES = {
     "P": "png",
     "LA": "png",
     "1": "png",
-    "I;16": "tif",
 }
 
 
@@ -60,8 +59,6 @@ class TorchRandom(random.Random):
 
 def random_picture(width: int, height: int, *, mode: str = "RGB", seed: int = 0) -> Image.Image:
     noise = np.random.default_rng(seed)
-    if mode == "I;16":
-        return Image.fromarray(noise.integers(0, 65536, (height, width), dtype=np.uint16))
     pixels = noise.integers(0, 256, (height, width, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     if mode in ("RGBA", "LA"):
@@ -253,12 +250,6 @@ def test_training_pixels_depend_on_picture_and_seed_alone() -> None:
     mirrored = prepare(5, hflip=1.0)
     assert mirrored.shape == (16, 16, 3) and mirrored.dtype == np.uint8
     assert mirrored.flags.c_contiguous
-
-
-def test_pictures_are_known_by_the_suffixes_that_torchvision_knows() -> None:
-    assert set(transforms.PICTURE_SUFFIXES) == set(IMG_EXTENSIONS)
-    assert is_picture("a.b.JPEG")
-    assert not is_picture("._a.jpg") and not is_picture("notes.txt")
 
 
 def test_transforms_need_only_numpy_and_pillow_and_state_the_constants_once() -> None:
