@@ -152,7 +152,7 @@ class _Arriving(io.RawIOBase):
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
+class LimitedResponse(http.client.HTTPResponse):
     """An answer, head and body, with an end to its time and length."""
 
     def __init__(
@@ -251,7 +251,7 @@ class HttpStore:
             self._process = os.getpid()
         if self._connection.sock is not None:
             self._connection.sock.settimeout(_TIMEOUT_S)
-        self._connection.response_class = partial(_Response, most=most)  # type: ignore[assignment]
+        self._connection.response_class = partial(LimitedResponse, most=most)  # type: ignore[assignment]
         self._connection.request("GET", f"{self._path}/{quote(name)}", headers=headers)
         return self._connection.getresponse()
 

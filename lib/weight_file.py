@@ -12,7 +12,7 @@ from torch import nn
 
 from lib.checked import shown
 from lib.readable import readable
-from lib.weights import converted, find_weights, read_pdparams
+from lib.weights import converted, find_weights, local_weights, read_pdparams
 from lib.weights.facts import NO_FACTS, facts_text_in, read_facts
 from lib.weights.forms import is_plain_pickle
 from lib.weights.stand_ins import NumpyArray
@@ -60,9 +60,10 @@ def read_weights(source: Path | str) -> WeightFile:
     Raises FileNotFoundError, ValueError where the file holds no weights or contradicts itself, or
     the one beside it holds no class names, and what `find_weights` raises.
     """
-    path = find_weights(source)
+    local = local_weights(source)
+    path = find_weights(source) if local is None else local
     where = readable(str(path))
-    content = _load(path) if path == Path(source) else _load_cached(path, source)
+    content = _load_cached(path, source) if local is None else _load(path)
     try:
         found = unwrap(content.value, _as_weight)
         weights, converted_from = converted(found.weights)

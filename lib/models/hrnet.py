@@ -336,6 +336,7 @@ def _check_shape(images: Tensor) -> None:
 
 def find_spec(arch: str) -> HRNetSpec:
     """Return a published network's description. Raises ValueError for a name not in ARCHS."""
+    arch = {"hrnet_w18_small": "hrnet_w18_small_v1"}.get(arch, arch)  # timm's name of it
     if arch not in ARCHS:
         near = difflib.get_close_matches(arch, ARCHS, n=1, cutoff=0.0)[0]
         raise ValueError(f"unknown network {arch!r}; did you mean {near}? All: {', '.join(ARCHS)}")
@@ -343,8 +344,5 @@ def find_spec(arch: str) -> HRNetSpec:
 
 
 def build_hrnet(arch: str | HRNetSpec, num_classes: int = 1000) -> HRNet:
-    """Return a freshly initialised network by its name in ARCHS, or by its description.
-
-    Raises ValueError for an unknown name or a `num_classes` below 1.
-    """
+    """Return a fresh network of a name or a description. Raises ValueError where it is neither."""
     return HRNet(find_spec(arch) if isinstance(arch, str) else arch, num_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lib.readable import readable
 from lib.run_folder import CHECKPOINT, check_apart, check_writable, is_signed
 from lib.weight_file import Head, WeightFile, load_weights, not_finite, read_weights
 from lib.weights import find_weights, published
+from lib.weights.transfer import DownloadError
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class TrainRequest:
     def checkpoint(self, config: CfgNode) -> Path | None:
         """Return the checkpoint that is asked for; None where there is none to resume."""
         own = self.folder / CHECKPOINT
-        return self.resume or (own if self.wants_own(config) and own.is_file() else None)
+        if self.resume is None:
+            return own if self.wants_own(config) and own.is_file() else None
+        resume = Path(os.path.expanduser(self.resume))
+        return resume / CHECKPOINT if resume.is_dir() else resume
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,12 @@ def fetch_pretrained(config: CfgNode, request: TrainRequest) -> None:
             f"{config.MODEL.NAME}: take the yaml of {entry.arch}, or weights of that network "
             "(python tools/weights.py list shows all)"
         )
-    find_weights(wanted)
+    try:
+        find_weights(wanted)
+    except DownloadError as error:
+        raise DownloadError(
+            f"{error}; to start without: --pretrained none (finetune.py), MODEL.PRETRAINED ''"
+        ) from None
 
 
 def check_request(config: CfgNode, request: TrainRequest) -> None:

@@ -1,6 +1,6 @@
 """Published weights by name: what there is, where it lies, the cache, and foreign names."""
 
-from lib.weights.find import cached, find_weights, published
+from lib.weights.find import cached, find_weights, local_weights, published
 from lib.weights.forms import weight_suffix
 from lib.weights.names import converted
 from lib.weights.pdparams import read_pdparams
@@ -13,6 +13,7 @@ __all__ = [
     "cached",
     "converted",
     "find_weights",
+    "local_weights",
     "lookup",
     "published",
     "read_pdparams",

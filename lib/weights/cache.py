@@ -25,6 +25,10 @@ class Place(Protocol):
     """The place of one file in a cache."""
 
     @property
+    def path(self) -> Path:
+        """Where the whole file is looked for."""
+
+    @property
     def part(self) -> Path:
         """Where the file grows, in the folder that it stays in."""
 
@@ -40,6 +44,10 @@ class CheckpointPlace:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / name
+
+    @property
+    def path(self) -> Path:
+        return self._path
 
     @property
     def part(self) -> Path:
@@ -64,9 +72,12 @@ class HubPlace:
     def part(self) -> Path:
         return self._root / "blobs" / f".{self._revision}.{self._name.replace('/', '--')}.part"
 
+    @property
+    def path(self) -> Path:
+        return self._root / "snapshots" / (self._commit() or self._revision) / self._name
+
     def find(self) -> Path | None:
-        path = self._root / "snapshots" / (self._commit() or self._revision) / self._name
-        return path if path.is_file() else None
+        return self.path if self.path.is_file() else None
 
     def _commit(self) -> str:
         """Return the commit that the revision stands for here; '' where none is known."""

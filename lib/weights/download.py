@@ -17,11 +17,12 @@ from lib.files import sha256_of
 from lib.weights.cache import Place
 from lib.weights.forms import fault_of
 from lib.weights.transfer import (
-    INSTEAD,
     DownloadError,
     Interrupted,
     Note,
     Source,
+    TooSlow,
+    Unreachable,
     no_space,
     receive,
     size_of,
@@ -108,7 +109,7 @@ def _whole(source: Source, file: FileIO, part: Path, say: Callable[[str], None])
         return _whole(source, file, part, say)
     raise DownloadError(
         f"{source.url} was downloaded and removed: {fault}; it is damaged or another file: try "
-        f"again, {INSTEAD}"
+        f"again, {source.instead}"
     )
 
 
@@ -124,15 +125,18 @@ def _fill(
             receive(source, file, note, keep_note=keep_note, say=say)
             return
         except Interrupted as error:
-            reason = str(error)
+            reason, is_slow = str(error), isinstance(error, TooSlow)
+            is_offline = isinstance(error, Unreachable) and size_of(file) == 0
         # A server without parts begins anew each time: what it sends again is no progress.
-        num_failed = 0 if size_of(file) > most else num_failed
+        num_failed = 0 if size_of(file) > most and not is_slow else num_failed
         most = max(most, size_of(file))
-        if num_failed == len(_WAITS_S):
+        if num_failed == len(_WAITS_S) or is_offline:
             kept = "; what has arrived is kept, the next run goes on from there"
+            times = f"{1 + num_failed} times" if num_failed else "once"
             raise DownloadError(
-                f"{source.url} cannot be downloaded: {reason} (tried {1 + num_failed} times)"
-                f"{kept if size_of(file) else ''}; check the network and its proxy, {INSTEAD}"
+                f"{source.url} cannot be downloaded: {reason} (tried {times})"
+                f"{kept if size_of(file) else ''}; check the network and its proxy, "
+                f"{source.instead}"
             )
         time.sleep(_WAITS_S[num_failed])
         num_failed += 1

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.environment import CacheVariables, read_cache_variables
 from lib.files import sha256_of
+from lib.readable import readable
+from lib.run_folder import BEST, CHECKPOINT, FINAL
 from lib.stores import is_url
 from lib.weights.cache import HUB, Place, hash_in_name, hub_file, place_of
 from lib.weights.download import download
 from lib.weights.registry import ENTRIES, Entry, lookup, nearest
 from lib.weights.transfer import DownloadError, Source
+
+_IN_A_FOLDER = (BEST, FINAL, CHECKPOINT, "model.safetensors", "pytorch_model.bin")
+_MAX_PUBLISHED_BYTES = 2 << 30  # the largest has 0.5 GB
 
 
 def find_weights(wanted: Path | str) -> Path:
@@ -23,18 +30,40 @@ def find_weights(wanted: Path | str) -> Path:
     where the download fails.
     """
     text = str(wanted)
-    if Path(text).is_file():
-        return Path(text)
+    local = local_weights(wanted)
+    if local is not None:
+        return local
     if is_url(text):
         _check_address(text)
         return _fetch(next((entry for entry in ENTRIES.values() if entry.url == text), text))
     entry = lookup(text)
     if entry is None:
         raise FileNotFoundError(
-            f"no such weight file: {text}; it is no known name either, the nearest are "
+            f"no such weight file: {readable(text)}; it is no known name either, the nearest are "
             f"{', '.join(nearest(text))} (python tools/weights.py list shows all)"
         )
     return _fetch(entry)
+
+
+def local_weights(wanted: Path | str) -> Path | None:
+    """Return the file of a path, `~` being the home folder; None for anything else.
+
+    A run folder stands for its best weights, else its last, else its checkpoint; a folder of the
+    Hugging Face hub's files for the weights in it. A known name is no folder.
+    Raises FileNotFoundError for a folder without weights.
+    """
+    path = Path(os.path.expanduser(wanted))
+    if path.is_file():
+        return path
+    if not path.is_dir() or lookup(str(wanted)) is not None:
+        return None
+    for name in _IN_A_FOLDER:
+        if (path / name).is_file():
+            return path / name
+    raise FileNotFoundError(
+        f"no weights in the folder {readable(str(path))}: wanted is one of "
+        f"{', '.join(_IN_A_FOLDER)}, or the path of a file"
+    )
 
 
 def _check_address(url: str) -> None:
@@ -49,7 +78,7 @@ def _check_address(url: str) -> None:
 
 def published(wanted: Path | str) -> Entry | None:
     """Return the published weights that are meant; None for a file of that name, and for others."""
-    return None if Path(wanted).is_file() else lookup(str(wanted))
+    return None if local_weights(wanted) is not None else lookup(str(wanted))
 
 
 def cached(entry: Entry) -> Path | None:
@@ -71,7 +100,8 @@ def _fetch(wanted: Entry | str) -> Path:
     if found is not None:
         return found
     if isinstance(wanted, Entry):
-        return _download(Source(name, url, wanted.sha256), place, caches)
+        source = Source(name, url, wanted.sha256, max_bytes=_MAX_PUBLISHED_BYTES)
+        return _download(source, place, caches)
     path = _download(Source(name, url), place, caches)
     _warn_of_other_digits(path, url)
     return path
@@ -85,6 +115,7 @@ def _warn_of_other_digits(path: Path, url: str) -> None:
 
 
 def _download(source: Source, place: Place, caches: CacheVariables) -> Path:
+    instead = f"or fetch it on another machine: put it here as {place.path}, or give its path"
     on_hub = hub_file(source.url, caches)
     if on_hub:
         if caches.offline:
@@ -94,11 +125,10 @@ def _download(source: Source, place: Place, caches: CacheVariables) -> Path:
             )
         repository, revision, name = on_hub
         root = caches.hub_mirror or HUB
-        source = Source(
-            source.name, f"{root}/{repository}/resolve/{revision}/{name}", source.sha256
-        )
-    return download(source, place, say=_say)
+        source = replace(source, url=f"{root}/{repository}/resolve/{revision}/{name}")
+        instead = f"let HF_ENDPOINT be the address of a mirror, {instead}"
+    return download(replace(source, instead=instead), place, say=_say)
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(readable(line), file=sys.stderr, flush=True)

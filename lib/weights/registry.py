@@ -199,12 +199,14 @@ DEFAULTS: Mapping[str, str] = MappingProxyType({arch: f"{arch}.timm" for arch in
 def lookup(name: str) -> Entry | None:
     """Return the weights of a name: one of ENTRIES, of DEFAULTS, or timm's own; None: unknown.
 
-    timm's own is `hrnet_w18.ms_aug_in1k` or `timm/hrnet_w18.ms_aug_in1k`.
+    timm's own is `hrnet_w18.ms_aug_in1k` or `timm/hrnet_w18.ms_aug_in1k`, and `hrnet_w18_small`
+    for its first of that network.
     """
     found = ENTRIES.get(DEFAULTS.get(name, name))
     if found is None:
-        url = _TIMM_URL.format(name.removeprefix("timm/"))
-        found = next((entry for entry in ENTRIES.values() if entry.url == url), None)
+        own = name.removeprefix("timm/")
+        beginning = _TIMM_URL.partition("{")[0] + own + ("/" if "." in own else ".")
+        found = next((entry for entry in ENTRIES.values() if entry.url.startswith(beginning)), None)
     return found
 
 

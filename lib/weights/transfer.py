@@ -8,16 +8,32 @@ import shutil
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from functools import partial
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPMessage,
+    HTTPResponse,
+    HTTPSConnection,
+)
 from io import FileIO
 from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+    build_opener,
+)
 
 from tqdm import tqdm
 
 from lib.files import write_whole
+from lib.readable import readable
+from lib.stores import LimitedResponse
 from lib.weights.forms import web_page_title
 
 _TIMEOUT_S = 60.0
@@ -25,6 +41,8 @@ _RANGE_OF_ANOTHER_FILE = 416
 _TEMPORARY = (408, _RANGE_OF_ANOTHER_FILE, 425, 429, 500, 502, 503, 504)
 _WANTS_LOGIN = (401, 403, 407, 511)
 _CHUNK_BYTES = 1 << 18
+_LENGTH = re.compile(r"\d{1,18}")
+_SPAN = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 INSTEAD = "or fetch it in another way and give the file's path"
 
@@ -33,11 +51,19 @@ class DownloadError(OSError):
     """A file cannot be had; the message is one line and all that a user needs."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(readable(" ".join(message.split())))
 
 
 class Interrupted(Exception):
     """What a further try may mend."""
+
+
+class Unreachable(Interrupted):
+    """The server was not even reached."""
+
+
+class TooSlow(Interrupted):
+    """Too little arrives for the file ever to be whole."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +73,8 @@ class Source:
     name: str  # for messages
     url: str
     sha256: str = ""  # whole, or its first digits; empty: not published
+    instead: str = INSTEAD  # what else a user can do
+    max_bytes: int = 8 << 30  # more is no file of weights
 
 
 @dataclass
@@ -83,8 +111,11 @@ def receive(
     if start and start == note.num_bytes:
         return
     hops = _Hops()
-    with _open(build_opener(hops), source, file, note) as response:
+    opener = build_opener(hops, _Http(source.max_bytes), _Https(source.max_bytes))
+    with _open(opener, source, file, note) as response:
         start = _take_note(response, hops, file, note, start=start)
+        if note.num_bytes > source.max_bytes:
+            raise _too_long(source, f"announces {note.num_bytes / 1e9:.1f} GB")
         keep_note()
         _check_free_space(source, file, note)
         going_on = f", going on at {start / 1e6:.1f} MB" if start else ""
@@ -117,27 +148,66 @@ def _open(opener: OpenerDirector, source: Source, file: FileIO, note: Note) -> H
         if error.code in _TEMPORARY:
             raise Interrupted(said) from None
         raise DownloadError(
-            f"{source.url} cannot be downloaded: {said}; {_advice(error.code)}"
+            f"{source.url} cannot be downloaded: {said}; {_advice(source, error.code)}"
         ) from None
     except URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise DownloadError(_untrusted(source, error.reason)) from None
-        raise Interrupted(_words(error.reason)) from None
+        raise Unreachable(_words(error.reason)) from None
+    except TimeoutError as error:
+        raise TooSlow(_words(error)) from None
     except (OSError, HTTPException) as error:
         raise Interrupted(_words(error)) from None
 
 
-def _advice(code: int) -> str:
+def _advice(source: Source, code: int) -> str:
     if code in _WANTS_LOGIN:
-        return f"it, or a proxy on the way, wants a login: fetch it there, {INSTEAD}"
-    return f"the file has moved or the address is wrong: look it up, {INSTEAD}"
+        return f"it, or a proxy on the way, wants a login: fetch it there, {source.instead}"
+    return f"the file has moved or the address is wrong: look it up, {source.instead}"
+
+
+def _too_long(source: Source, what: str) -> DownloadError:
+    return DownloadError(
+        f"{source.url} cannot be downloaded: the server {what}, and weights have at most "
+        f"{source.max_bytes / 1e9:.0f} GB here: is it the right address?"
+    )
+
+
+class _Http(HTTPHandler):
+    """Opens connections whose answers have an end to their time and length."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self._max_bytes = max_bytes
+
+    def http_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(partial(_connection, HTTPConnection, self._max_bytes), req)  # type: ignore[arg-type,return-value]
+
+
+class _Https(HTTPSHandler):
+    """The same with TLS."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self._max_bytes = max_bytes
+
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(partial(_connection, HTTPSConnection, self._max_bytes), req)  # type: ignore[arg-type,return-value]
+
+
+def _connection(
+    kind: type[HTTPConnection], max_bytes: int, host: str, *, timeout: float
+) -> HTTPConnection:
+    connection = kind(host, timeout=timeout)
+    connection.response_class = partial(LimitedResponse, most=max_bytes)  # type: ignore[assignment]
+    return connection
 
 
 def _untrusted(source: Source, error: ssl.SSLCertVerificationError) -> str:
     return (
         f"{source.url} cannot be downloaded: its certificate is not trusted "
         f"({error.verify_message}); behind a proxy that signs anew, let SSL_CERT_FILE name the "
-        f"proxy's certificates, {INSTEAD}"
+        f"proxy's certificates, {source.instead}"
     )
 
 
@@ -161,7 +231,7 @@ class _Hops(HTTPRedirectHandler):
 
 def _take_note(response: HTTPResponse, hops: _Hops, file: FileIO, note: Note, *, start: int) -> int:
     """Note what the headers tell; return where the content begins, the part being cut to that."""
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    span = _SPAN.fullmatch(response.headers.get("Content-Range", ""))
     if response.status == 206 and not (span and int(span[1]) == start):
         file.truncate(0)
         raise Interrupted("the server sends another part than it was asked for")
@@ -183,8 +253,8 @@ def _take_note(response: HTTPResponse, hops: _Hops, file: FileIO, note: Note, *,
 
 def _announced(response: HTTPResponse, *, start: int) -> int:
     """The length of the file when all that the server means to send has come; -1: it isn't said."""
-    length = response.headers.get("Content-Length")
-    return start + int(length) if length else -1
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if _LENGTH.fullmatch(length) else -1
 
 
 def _copy(response: HTTPResponse, file: FileIO, source: Source, note: Note) -> None:
@@ -203,11 +273,17 @@ def _copy(response: HTTPResponse, file: FileIO, source: Source, note: Note) -> N
                 _refuse_web_page(response, chunk, source)
             write_whole(file, chunk)
             progress.update(len(chunk))
+            whole = source.max_bytes if note.num_bytes < 0 else note.num_bytes
+            if size_of(file) > whole:
+                file.truncate(0)
+                raise _too_long(source, f"sends more than {whole} bytes")
 
 
 def _read(response: HTTPResponse) -> bytes:
     try:
-        return response.read(_CHUNK_BYTES)
+        return response.read1(_CHUNK_BYTES)
+    except TimeoutError as error:
+        raise TooSlow(_words(error)) from None
     except (OSError, HTTPException) as error:
         raise Interrupted(f"the connection broke ({_words(error)})") from None
 
@@ -218,7 +294,7 @@ def _refuse_web_page(response: HTTPResponse, beginning: bytes, source: Source) -
         return
     raise DownloadError(
         f"{source.url} sends a web page{f' ({title!r})' if title else ''} in place of the file, "
-        f"from {response.url}: a proxy's or a login page? Open it in a browser, {INSTEAD}"
+        f"from {response.url}: a proxy's or a login page? Open it in a browser, {source.instead}"
     )
 
 

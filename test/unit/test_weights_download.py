@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import pickle
 import shutil
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from email.message import Message
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import Request
+from urllib.request import OpenerDirector, Request
 
 import numpy as np
 import pytest
@@ -22,9 +26,12 @@ import torch
 from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save
 
+from lib import stores
+from lib.config import load_config
+from lib.trainer.starting import TrainRequest, fetch_pretrained
 from lib.weight_file import read_weights
 from lib.weights import Entry, download, find, find_weights, transfer
-from lib.weights.transfer import DownloadError
+from lib.weights.transfer import DownloadError, Source
 
 Publish = Callable[[str, str], None]
 NUM_WAITS, WAITS_S = 5, download._WAITS_S
@@ -344,8 +351,125 @@ def test_without_a_network_the_last_line_says_so_and_what_to_do(cache: Path, sit
     with serving(site, WeightHandler) as server:
         url = f"{server.url}/x.safetensors"
     said = refused(url)
-    assert "ConnectionRefusedError" in said and "(tried 6 times); check the network" in said
-    assert "give the file's path" in said and left_in(cache) == []
+    assert "ConnectionRefusedError" in said and "(tried once); check the network" in said
+    digits = hashlib.sha256(url.encode()).hexdigest()[:8]
+    place = cache / f"{digits}_x.safetensors"
+    assert f"put it here as {place}, or give its path" in said and left_in(cache) == []
+    place.write_bytes(weight_bytes())
+    assert find_weights(url) == place
+
+
+def test_without_a_network_a_name_says_file_place_and_mirror_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fault M4: no tries that mend nothing; what else there is; and that it works."""
+    tries: list[object] = []
+
+    def fail(*arguments: object, **options: object) -> None:
+        tries.append(arguments)
+        raise URLError(socket.gaierror(-3, "Temporary failure in name resolution"))
+
+    monkeypatch.setattr(transfer.OpenerDirector, "open", fail)
+    said = refused("hrnet_w18")
+    assert "Temporary failure in name resolution (tried once)" in said and len(tries) == 1
+    assert "let HF_ENDPOINT be the address of a mirror, or fetch it on another machine" in said
+    place = Path(said.partition("put it here as ")[2].partition(",")[0])
+    assert place.name == "model.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(weight_bytes())
+    assert find_weights("hrnet_w18") == place
+    place.unlink()
+    request = TrainRequest(Path("data"), Path("run"), "x")
+    with pytest.raises(DownloadError, match=r"--pretrained none \(finetune.py\)"):
+        fetch_pretrained(load_config(None, ["MODEL.PRETRAINED", "hrnet_w18"]), request)
+
+
+def test_a_connection_that_is_lost_on_the_way_is_tried_again(
+    site: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault M4: only a server that was never reached is given up at once."""
+    (site / "x.safetensors").write_bytes(weight_bytes())
+    server.faults = ["half"]
+    opened = transfer.OpenerDirector.open
+    times = iter(range(99))
+
+    def sometimes(self: OpenerDirector, *arguments: object, **options: object) -> object:
+        if next(times) in (1, 2):
+            raise URLError(ConnectionRefusedError(111, "Connection refused"))
+        return opened(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(transfer.OpenerDirector, "open", sometimes)
+    assert find_weights(f"{server.url}/x.safetensors").read_bytes() == weight_bytes()
+
+
+class Hostile(SimpleHTTPRequestHandler):
+    """Answers without end, one way for each path."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        with contextlib.suppress(OSError):
+            getattr(self, f"_{self.path[1:].partition('.')[0]}")()
+        self.close_connection = True
+
+    def _drip(self) -> None:
+        self._begin(200, ETag='"1"')
+        while True:
+            self.wfile.write(b"x")
+            time.sleep(0.02)
+
+    def _header(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            self.wfile.write(b"x")
+            time.sleep(0.02)
+
+    def _endless(self) -> None:
+        self._begin(200)
+        while True:
+            self.wfile.write(b"\x80" * 65536)
+
+    def _huge(self) -> None:
+        self._begin(200, **{"Content-Length": str(10**12)})
+
+    def _nonsense(self) -> None:
+        self._begin(200, **{"Content-Length": "9" * 5000, "X-Linked-Etag": "\x1b[31m"})
+
+    def _reason(self) -> None:
+        self.wfile.write(b"HTTP/1.1 404 No\x1b[31m such\r\nContent-Length: 0\r\n\r\n")
+
+    def _begin(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("drip.pth", "bytes came in 0 s"),
+        ("header.pth", "bytes came in 0 s"),
+        ("endless.pth", "sends more than 300000 bytes, and weights have at most"),
+        ("huge.pth", "announces 1000.0 GB"),
+        ("nonsense.pth", "holds no weights, 0 bytes"),
+        ("reason.pth", "404 No\\x1b[31m such"),
+    ],
+)
+def test_an_answer_without_end_is_given_up_in_one_line(
+    path: str, expected: str, site: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault R1: too slow, too long, or of a length that is none."""
+    monkeypatch.setattr(stores, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(find, "Source", partial(Source, max_bytes=300_000))
+    with serving(site, Hostile) as server:
+        url = f"{server.url}/{path}"
+        said = refused(url)
+    assert expected in said and url in said and said.isprintable()
+    assert sum(file.stat().st_size for file in cache.rglob("*")) < 10_000
 
 
 def test_an_untrusted_certificate_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,12 @@ import torch
 from test_checkpoint import saved, tiny_network
 from torch import Tensor
 
+from lib.config import load_config
+from lib.finetuning import network_settings
+from lib.models.hrnet import ARCHS, find_spec
+from lib.trainer.starting import TrainRequest
 from lib.weight_file import Head, WeightFile, load_weights, not_finite, read_weights
-from lib.weights import stand_ins
+from lib.weights import lookup, published, stand_ins
 from lib.weights.stand_ins import STAND_INS
 
 Weights = dict[str, Tensor]
@@ -209,6 +213,46 @@ def test_a_backbone_alone_is_taken_where_the_head_is_new_anyway(
     damaged = {n: v for n, v in backbone.items() if n != "stage4.0.branches.0.0.conv1.weight"}
     with pytest.raises(ValueError, match="1 missing"):
         load_weights(tiny_network(5), WeightFile(Path("x"), damaged, None), head=Head.NEW)
+
+
+def test_a_run_folder_and_the_home_folder_are_paths_of_weights(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault C4."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no weights in the folder .*run: wanted is one"):
+        read_weights(run)
+    for name in ("checkpoint.pth.tar", "final_state.pth.tar", "model_best.pth.tar"):
+        saved(weights, run / name)
+        for text in (run, "run", "run/", "~/run", f"~/run/{name}"):
+            assert read_weights(text).path.resolve() == run / name
+    (run / "model_best.pth.tar").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="damaged") as error:
+        read_weights("~/run")
+    assert "downloaded" not in str(error.value)
+    request = TrainRequest(Path("data"), run, "x", resume=Path("~/run"))
+    assert request.checkpoint(load_config()) == run / "checkpoint.pth.tar"
+    with pytest.raises(FileNotFoundError, match="no such weight file: ~nobody/x.pth"):
+        read_weights("~nobody/x.pth")
+    (tmp_path / "hrnet_w18").mkdir()
+    assert published("hrnet_w18") is not None, "a name, whatever else has it"
+
+
+def test_timms_name_of_the_small_network_stands_for_it() -> None:
+    """Fault C4."""
+    assert find_spec("hrnet_w18_small") == ARCHS["hrnet_w18_small_v1"]
+    for name in ("hrnet_w18_small", "timm/hrnet_w18_small", "hrnet_w18_small.gluon_in1k"):
+        entry = lookup(name)
+        assert entry is not None and entry.name == "hrnet_w18_small_v1.timm"
+    entry = lookup("hrnet_w18_ssld")
+    assert entry is not None and entry.name == "hrnet_w18.timm_ssld"
+    for name in ("hrnet_w18_smal", "hrnet_w18.", "timm/", ".ms_in1k", "hrnet_w18.ms"):
+        assert lookup(name) is None
+    settings = network_settings(None, "hrnet_w18_small", default_pretrained="hrnet_w18")
+    assert settings == ["MODEL.PRETRAINED", "hrnet_w18_small", "MODEL.NAME", "hrnet_w18_small"]
 
 
 def test_weights_that_are_nan_are_named_at_loading(whole: Weights, tmp_path: Path) -> None:
