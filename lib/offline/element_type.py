@@ -79,8 +79,10 @@ def _chosen(readings: Mapping[str, _Reading], *, num_files: int, num_classes: in
         if (few and exact in ([], [USUAL])) or (USUAL in possible and "float16" not in possible):
             return USUAL
     if not possible:
-        return USUAL
-    if usual is None or not usual.is_plausible:
+        possible = [n for n, reading in readings.items() if reading.num_outputs == num_classes]
+        if usual is None or USUAL in possible or usual.num_outputs < num_classes or not possible:
+            return USUAL  # odd values, but nothing speaks for another type
+    elif usual is None or not usual.is_plausible:
         for names in (possible, exact):
             if len(names) == 1:
                 return names[0]
