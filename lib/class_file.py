@@ -1,4 +1,4 @@
-"""A network's class names in a json file: a run's classes.json, or another usual form of it."""
+"""A network's class names in a file: a run's classes.json, another usual form of it, or a text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+_MAX_SHOWN = 5
 _FORMS = 'wanted is {"name": number} with the numbers 0..n-1, {"0": "name"}, or ["name", ...]'
 
 
@@ -25,6 +26,25 @@ def read_class_file(path: Path) -> tuple[str, ...]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no list of class names ({error}): {_FORMS}") from None
     return tuple(name for _, name in sorted(name_of))
+
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Return the class names in a .json file, as `read_class_file`, or in a text, a name a line.
+
+    Raises FileNotFoundError, and ValueError where a name is there twice, or none.
+    """
+    if path.suffix.lower() == ".json":
+        return read_class_file(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of class names: {path}")
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    names = tuple(line.strip() for line in text.split("\n") if line.strip())
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice or not names:
+        shown = ", ".join(twice[:_MAX_SHOWN])
+        fault = f"has class names twice: {shown}" if twice else "has no class names"
+        raise ValueError(f"{path} {fault}; wanted is a name a line, in the order of the outputs")
+    return names
 
 
 def class_names_of(content: object) -> tuple[str, ...]:

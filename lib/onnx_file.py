@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.checked import parse_json
 from lib.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,11 +53,8 @@ def parse_recipe(text: str | None, path: Path) -> Recipe | None:
     """
     if text is None:
         return None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path}: its metadata {RECIPE_KEY} is no JSON: {text[:80]!r}") from None
-    return Recipe.from_json(content, where=f"{path}: its metadata {RECIPE_KEY}")
+    where = f"{path}: its metadata {RECIPE_KEY}"
+    return Recipe.from_json(parse_json(text, object, where=where), where=where)
 
 
 def recipe_of(metadata: Mapping[str, str], path: Path) -> Recipe:
@@ -73,7 +70,27 @@ def recipe_of(metadata: Mapping[str, str], path: Path) -> Recipe:
     return recipe
 
 
-def class_names_of(model: onnx.ModelProto) -> list[str] | None:
-    """Return the class names in the order of the outputs; None where the model has none."""
+def class_names_of(model: onnx.ModelProto, path: Path | None = None) -> list[str] | None:
+    """Return the class names in the order of the outputs; None where the model has none.
+
+    `path` names the file in the ValueError that anything else than a list of different names
+    raises, or another number of them than there are outputs.
+    """
     text = metadata_of(model).get(CLASS_NAMES_KEY)
-    return None if text is None else [str(name) for name in json.loads(text)]
+    if text is None:
+        return None
+    where = f"{path or 'the model'}: its metadata {CLASS_NAMES_KEY}"
+    names = parse_json(text, [str], where=where)
+    num_outputs = num_outputs_of(model)
+    if len(set(names)) < len(names) or (num_outputs and len(names) != num_outputs):
+        raise ValueError(
+            f"{where} has {len(names)} names, {len(set(names))} of them different, and the model "
+            f"{num_outputs or 'an open number of'} outputs: export it again"
+        )
+    return names
+
+
+def num_outputs_of(model: onnx.ModelProto) -> int:
+    """Return the number of classes; 0 where the model leaves it open."""
+    axes = model.graph.output[0].type.tensor_type.shape.dim if model.graph.output else []
+    return axes[-1].dim_value if axes else 0

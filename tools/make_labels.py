@@ -18,8 +18,8 @@ def main() -> int:
     add(
         "--classes",
         type=Path,
-        help="the network's ONNX file, or its run's classes.json: they say which output is which "
-        "class (default: the sorted folder names)",
+        help="the network's ONNX file, its run's classes.json, or a text file with a class name a "
+        "line: they say which output is which class (default: the sorted folder names)",
     )
     args = parser.parse_args()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from lib.class_file import read_class_file
+from lib.class_file import read_class_list
 from lib.data import ImageList
 from lib.data.lists import class_folders
 from lib.label_file import read_label_lines
@@ -93,13 +93,8 @@ def read_class_names(path: Path, *, num_outputs: int) -> tuple[str, ...]:
         names = class_folders(path)
     elif not path.is_file():
         raise FileNotFoundError(f"no such folder or list of class names: {path}")
-    elif path.suffix == ".json":
-        names = read_class_file(path)
     else:
-        names = tuple(line.strip() for line in _text(path).split("\n") if line.strip())
-        if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"{path} has class names twice: {shorten(twice)}")
+        names = read_class_list(path)
     if len(names) != num_outputs:
         raise ValueError(
             f"{path} has {len(names)} class names and the network {num_outputs} outputs: give "

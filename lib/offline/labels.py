@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.class_file import read_class_file
+from lib.class_file import read_class_list
 from lib.onnx_file import class_names_of, load_model
 from lib.pictures import LeftOut, find_sources
 from lib.readable import look_alikes, shorten
@@ -55,12 +55,12 @@ def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> FolderL
 
 
 def read_class_names(path: Path) -> Sequence[str] | None:
-    """The class names in an ONNX file, None where it records none, or in a run's classes.json.
+    """The class names in an ONNX file, None where it records none, or in a file of names.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is neither.
     """
-    if path.suffix == ".onnx":
-        return class_names_of(load_model(path))
-    return read_class_file(path)
+    if path.suffix.lower() == ".onnx":
+        return class_names_of(load_model(path), path)
+    return read_class_list(path)

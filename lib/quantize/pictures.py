@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from lib.onnx_file import class_names_of
+from lib.onnx_file import class_names_of, num_outputs_of
 from lib.pictures import find_pictures
 from lib.readable import look_alikes, shorten
 
@@ -56,7 +56,7 @@ def comparison_pictures(folder: Path, model: onnx.ModelProto) -> PictureSet:
     folders = sorted({path.parts[0] for path in paths})
     names = class_names_of(model)
     if names is None:
-        num_outputs = _num_outputs(model)
+        num_outputs = num_outputs_of(model)
         if num_outputs != len(folders):
             remark = (
                 f"the classes of {folder} are not known: the model records no class names and has "
@@ -80,9 +80,3 @@ def spread(pictures: Sequence[Picture], count: int) -> list[Picture]:
     if count >= len(pictures):
         return list(pictures)
     return [pictures[index * len(pictures) // count] for index in range(count)]
-
-
-def _num_outputs(model: onnx.ModelProto) -> int:
-    """The number of classes; 0 where the model leaves it open."""
-    axes = model.graph.output[0].type.tensor_type.shape.dim
-    return axes[-1].dim_value if axes else 0

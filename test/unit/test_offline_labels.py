@@ -10,6 +10,7 @@ import pytest
 from conftest import RunScript, write_pictures
 
 from lib.data.lists import read_val
+from lib.evaluation.classes import read_class_names as train_classes
 from lib.offline.labels import labels_of_folder, read_class_names
 from lib.offline.scores import read_labels
 from lib.onnx_file import CLASS_NAMES_KEY
@@ -28,9 +29,9 @@ def val(tmp_path: Path) -> Path:
 
 def onnx_file(path: Path, names: list[str] | None) -> Path:
     """A file with the class names in its metadata."""
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3])
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [result]))
     if names is not None:
         onnx.helper.set_model_props(model, {CLASS_NAMES_KEY: json.dumps(names)})
@@ -75,6 +76,7 @@ def test_an_onnx_file_without_names_leaves_the_sorted_order_and_says_so(
         ('{"bee": 0, "ant": 2}', "is no list of class names"),
         ('["bee", 1]', "is no list of class names"),
         ("MODEL:", "is no list of class names"),
+        ("[" * 100_000, "is no list of class names"),
     ],
 )
 def test_class_names_that_do_not_fit_are_refused(
@@ -85,6 +87,37 @@ def test_class_names_that_do_not_fit_are_refused(
     done = run_script(SCRIPT, val, labels, "--classes", tmp_path / "classes.json")
     assert done.returncode == 2 and message in done.stderr
     assert not labels.exists()
+
+
+def test_a_text_of_names_is_taken_as_evaluation_takes_it(
+    val: Path, tmp_path: Path, run_script: RunScript
+) -> None:
+    """Fault A7: the file of valid.py's --train_classes."""
+    names = tmp_path / "names.txt"
+    names.write_text("\ufeffcat\r\nbee\n\nant\n")
+    assert read_class_names(names) == train_classes(names, num_outputs=3) == ("cat", "bee", "ant")
+    done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", names)
+    assert done.returncode == 0, done.stderr
+    assert read_labels(tmp_path / "labels.txt") == {"my ant": 2, "0": 1}
+    for text, said in (("cat\nbee\ncat\n", "has class names twice: cat"), ("\n", "no class names")):
+        names.write_text(text)
+        done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", names)
+        assert done.returncode == 2 and said in done.stderr
+    done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", tmp_path)
+    assert done.returncode == 2 and "no such file of class names" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["5", "null", '{"a": 0}', '["a", 1]', '["a", "a"]', "[" * 100_000])
+def test_class_names_of_wrong_types_in_a_model_are_one_line(
+    text: str, val: Path, tmp_path: Path, run_script: RunScript
+) -> None:
+    """Fault R6."""
+    model = onnx.load(onnx_file(tmp_path / "m.onnx", None))
+    onnx.helper.set_model_props(model, {"hrnet.class_names": text})
+    onnx.save(model, tmp_path / "m.onnx")
+    done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", tmp_path / "m.onnx")
+    assert done.returncode == 2 and "m.onnx: its metadata hrnet.class_names" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_pictures_outside_of_class_folders_are_named(val: Path, run_script: RunScript) -> None:
