@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from yacs.config import CfgNode
 
+from lib.checked import shown
 from lib.checkpoint import save_atomically
+from lib.config import eval_recipe, load_config
 from lib.files import sha256_of, write_atomically
+from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS, HRNetSpec, build_hrnet
+from lib.readable import readable
+from lib.recipe import Recipe
+from lib.run_folder import CONFIG
 from lib.weight_file import Misfits, WeightFile, find_misfits, load_weights, read_weights
-from lib.weights import ENTRIES
+from lib.weights import ENTRIES, Entry, published
+from lib.weights.facts import ARCH, CLASS_NAMES, KEY, RECIPE, facts_text, with_facts
 
 _TORCH_SUFFIXES, _SAFETENSORS = (".pth", ".pt", ".tar"), ".safetensors"
 _OUR_NAMES = "the official network's, as here"
@@ -37,43 +46,93 @@ def inspect(source: Path | str) -> list[str]:
         + ", ".join(f"{count} of {name}" for name, count in types.most_common()),
         f"numbers    {sum(value.numel() for value in weights.values()):,}",
         f"classes    {_classes(file)}",
+        *(f"input      {recipe}" for recipe in _recipes(file)),
+        *(f"note       {note}" for note in file.notes),
     ]
     if arch is None:
-        return [*lines, "network    none of those here", *(f"  {name}" for name in weights)]
+        return [
+            *lines,
+            "network    none of those here",
+            *(f"  {readable(name)}" for name in weights),
+        ]
     misfits = find_misfits(_own_weights(arch, file), weights)
     if not misfits:
         return [*lines, f"network    {arch}, every tensor fits"]
     return [*lines, f"network    {arch} is the nearest, but", *_each_misfit(misfits)]
 
 
-def convert(source: Path | str, output: Path, spec: HRNetSpec | None = None) -> str:
+def convert(source: Path | str, output: Path, config: CfgNode | None = None) -> str:
     """Write weights of any form under our names as .pth or .safetensors; return a line about it.
 
-    The network is `spec`, or the one of ARCHS that they fit.
-    Raises ValueError where they fit none, or `output` has another suffix, and what `read_weights`
-    raises.
+    Class names, input recipe and the network's name go along where they are known. The network is
+    that of `config`, or of ARCHS that they fit, or of the config.yaml beside them.
+    Raises ValueError where they fit none, or `output` has another suffix or is the source itself,
+    and what `read_weights` raises.
     """
     if output.suffix not in (*_TORCH_SUFFIXES, _SAFETENSORS):
-        raise ValueError(f"{output}: the name must end in .pth, .pth.tar or {_SAFETENSORS}")
+        raise ValueError(
+            f"{shown(str(output))}: the name must end in .pth, .pth.tar or .safetensors"
+        )
     file = read_weights(source)
-    arch = nearest_arch(file)
-    if spec is None and arch is None:
-        raise ValueError(f"{file.path} holds no weights of a network here: say which by --cfg YAML")
-    model = build_hrnet(spec or ARCHS[str(arch)], file.num_classes)
+    if output.exists() and output.samefile(file.path):
+        raise ValueError(f"{shown(str(output))} is the file to convert: give another name")
+    names = file.class_names
+    if names is not None and len(names) != file.num_classes:
+        raise ValueError(
+            f"{readable(str(file.path))} has {file.num_classes} classes, and "
+            f"{file.names_source} names {len(names)}: take the wrong one out first"
+        )
+    beside = file.path.with_name(CONFIG)
+    own = load_config(beside) if config is None and beside.is_file() else config
+    spec = _spec(file, config, own)
+    model = build_hrnet(spec, file.num_classes)
     loaded = load_weights(model, file)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    facts = {
+        **_recipe_facts(published(source), own),
+        **file.facts,
+        ARCH: next((name for name in ARCHS if ARCHS[name] == spec), file.facts.get(ARCH)),
+        CLASS_NAMES: None if names is None else list(names),
+    }
     output.parent.mkdir(parents=True, exist_ok=True)
-    remark = ""
     if output.suffix == _SAFETENSORS:
         import safetensors.torch  # the only writer of this form, and needed for no other
 
-        write_atomically(safetensors.torch.save(weights), output)
-        remark = "; the class names are not in it" if file.class_names else ""
-    elif file.class_names:
-        save_atomically({"state_dict": weights, "class_names": list(file.class_names)}, output)
+        metadata = {"format": "pt", KEY: facts_text(facts)}
+        write_atomically(safetensors.torch.save(weights, metadata), output)
+    elif names:
+        content = {"state_dict": weights, CLASS_NAMES: list(names)}
+        save_atomically({**content, KEY: facts_text(facts)}, output)
     else:
-        save_atomically(weights, output)
-    return f"{output}: {loaded}{remark}"
+        save_atomically(with_facts(weights, facts), output)
+    kept = f"; with their {len(names)} class names ({file.names_source})" if names else ""
+    return f"{readable(str(output))}: {loaded}{kept}"
+
+
+def _spec(file: WeightFile, config: CfgNode | None, own: CfgNode | None) -> HRNetSpec:
+    """Return the network of weights; `config` is asked for, `own` may be what stands beside."""
+    if config is not None:
+        return network_spec(config)
+    arch = nearest_arch(file)
+    fits = arch is not None and not find_misfits(_own_weights(arch, file), file.weights)
+    if own is not None and not fits:
+        return network_spec(own)
+    if arch is None:
+        raise ValueError(
+            f"{readable(str(file.path))} holds no weights of a network here: say which by --cfg "
+            "YAML"
+        )
+    return ARCHS[arch]
+
+
+def _recipe_facts(entry: Entry | None, config: CfgNode | None) -> dict[str, object]:
+    """Return the input recipe of published weights, or of a configuration."""
+    if entry is not None:
+        size = entry.image_size
+        resize = math.floor(size / entry.crop_share)
+        recipe = Recipe(crop=size, resize=resize, interpolation=entry.interpolation)
+        return {RECIPE: recipe.as_json()}
+    return {} if config is None else {RECIPE: eval_recipe(config).as_json()}
 
 
 def nearest_arch(file: WeightFile) -> str | None:
@@ -115,9 +174,17 @@ def _published(digest: str) -> str:
     return f", published as {', '.join(names)}" if names else ""
 
 
+def _recipes(file: WeightFile) -> list[Recipe]:
+    """Return the input recipe that is known with the weights, in a list; an empty one if none."""
+    where = readable(str(file.path))
+    return [Recipe.from_json(file.facts[RECIPE], where=where)] if RECIPE in file.facts else []
+
+
 def _classes(file: WeightFile) -> str:
     try:
-        known = "their names are known" if file.class_names else "their names are not in the file"
+        known = "their names are not in the file"
+        if file.class_names:
+            known = f"their names are known ({file.names_source})"
         return f"{file.num_classes}, {known}"
     except ValueError:
         return "there is no classifier"
@@ -129,4 +196,4 @@ def _each_misfit(misfits: Misfits) -> Iterator[str]:
         ("unexpected", misfits.unexpected),
         ("other shape", misfits.other_shape),
     ):
-        yield from (f"  {what}: {name}" for name in names)
+        yield from (f"  {what}: {readable(name)}" for name in names)

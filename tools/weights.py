@@ -119,11 +119,10 @@ def _facts(entry: Entry) -> list[str]:
 
 def _convert(args: argparse.Namespace) -> list[str]:
     from lib.config import load_config
-    from lib.models.build import network_spec
     from lib.weight_info import convert
 
-    spec = network_spec(load_config(args.cfg)) if args.cfg else None
-    return [convert(args.words[0], Path(args.words[1]), spec)]
+    config = load_config(args.cfg) if args.cfg else None
+    return [convert(args.words[0], Path(args.words[1]), config)]
 
 
 _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], list[str]], tuple[int, ...]]] = {

@@ -411,7 +411,7 @@ def test_convert_writes_our_names_in_both_forms(
     assert torch.load(pth, weights_only=True).keys() == weights.keys()
     torch.save({"state_dict": weights, "class_names": ["a", "b", "c"]}, tmp_path / "named.pth")
     done = run_script(WEIGHTS, "convert", tmp_path / "named.pth", safetensors)
-    assert done.stdout.endswith("; the class names are not in it\n")
+    assert done.stdout.endswith("; with their 3 class names (class_names in the file)\n")
     again = read_weights(safetensors).weights
     assert all(torch.equal(again[name], weights[name]) for name in weights)
     run_script(WEIGHTS, "convert", tmp_path / "named.pth", tmp_path / "kept.pth")

@@ -11,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib.config import load_config
+from lib.models.build import build_model
 from lib.recipe import Recipe
 from lib.weight_file import WeightFile, read_weights
+from lib.weight_info import convert, inspect
 from lib.weights.facts import KEY, facts_text, with_facts
 
 WEIGHTS = {"classifier.weight": torch.ones(2, 4), "classifier.bias": torch.ones(2)}
@@ -170,3 +173,35 @@ def test_timms_description_is_a_recipe_and_names_too(tmp_path: Path) -> None:
     assert (
         "config.json: it is [5], and a mapping is needed: not used" in read({}, tmp_path).notes[0]
     )
+
+
+def test_a_converted_file_says_all_that_is_known(tiny_yaml: Path, tmp_path: Path) -> None:
+    """Fault S2: the order of the classes above all; from form to form."""
+    config = load_config(tiny_yaml)
+    weights = build_model(config, 2).state_dict()
+    content = {"state_dict": weights, "class_to_idx": {"dog": 0, "cat": 1}, "pretrained_cfg": TIMM}
+    source = tmp_path / "x.pth"
+    torch.save(content, source)
+    said = convert(source, tmp_path / "a.safetensors", config)
+    assert said.endswith("; with their 2 class names (class_to_idx in the file)")
+    for before, after in (("a.safetensors", "b.pth"), ("b.pth", "c.safetensors")):
+        convert(tmp_path / before, tmp_path / after, config)
+        file = read_weights(tmp_path / after)
+        assert (file.class_names, file.names_source) == (DOG_CAT, "the record in the file")
+        assert Recipe.from_json(file.facts["recipe"], where="x") == TIMMS_RECIPE
+        assert all(torch.equal(file.weights[name], weights[name]) for name in weights)
+    lines = inspect(tmp_path / "b.pth")
+    assert "classes    2, their names are known (the record in the file)" in lines
+    assert f"input      {TIMMS_RECIPE}" in lines
+    torch.save(weights, source)
+    convert(source, tmp_path / "d.pth", config)
+    bare = torch.load(tmp_path / "d.pth", weights_only=True)
+    assert bare.keys() == weights.keys()
+    file = read_weights(tmp_path / "d.pth")
+    assert file.class_names is None and file.facts["recipe"]["crop"] == config.MODEL.IMAGE_SIZE[0]
+    with pytest.raises(ValueError, match="is the file to convert"):
+        convert(source, source, config)
+    torch.save({"state_dict": weights, "class_names": ["a", "b", "c"]}, source)
+    with pytest.raises(ValueError, match="2 classes, and class_names in the file names 3"):
+        convert(source, tmp_path / "e.pth", config)
+    assert not (tmp_path / "e.pth").exists()
