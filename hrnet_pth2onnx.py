@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 
 from lib.cli import ArgumentParser, needing, run_script
+from lib.files import check_outputs
+from lib.run_folder import read_with
 
 _RECIPES = Path(__file__).resolve().parent / "experiments"
 
@@ -30,6 +32,9 @@ def main() -> int:
         no_resize=args.no_resize,
         simplify=args.simplify,
     )
+    receipt = args.output.with_suffix(".receipt.json")
+    outputs = {"--output": args.output, "the receipt": receipt}
+    check_outputs(outputs, (*read_with(args.input), args.cfg))
     report = export_onnx(config, args.input, args.output, options, verify_images=args.verify_images)
     lines = (
         f"weights: {report.loaded}",

@@ -34,12 +34,15 @@ def main() -> int:
     )
     args = parser.parse_args()
 
+    from lib.files import check_outputs
     from lib.offline.ranking import FileForm
     from lib.offline.scores import ScoreFiles, score_folder, write_scores
 
     if args.num_outputs < 0:
         raise ValueError(f"--num_outputs {args.num_outputs}: 1 or more, or 0 for unknown")
     files = ScoreFiles(args.folder / args.name, args.per_class, args.confusion, args.topk)
+    outputs = {"NAME": files.result, "--per_class": args.per_class, "--confusion": args.confusion}
+    check_outputs(outputs, (args.labels, *args.predictions.glob("**/*")))
     files.result.unlink(missing_ok=True)  # of an earlier score; it would pass for this one's
     known = FileForm(args.num_outputs, args.dtype or "")
     scores = score_folder(args.predictions, args.labels, known=known)

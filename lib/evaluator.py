@@ -36,6 +36,7 @@ from lib.evaluation import (
     write_per_class,
     write_predictions,
 )
+from lib.files import check_outputs
 from lib.log import Console, EvalStats
 from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
@@ -47,6 +48,8 @@ from lib.report import keep_predictions
 from lib.weight_file import WeightFile, load_weights, read_weights
 
 RELIABILITY = "reliability.png"
+
+_RESULTS = (run_folder.RESULT, run_folder.PER_CLASS, run_folder.CONFUSION, RELIABILITY)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         num_outputs=file.num_classes,
     )
     images = found.images
+    _check_outputs(request, images)
     measures = _measures(request, found, num_outputs=file.num_classes)
     network = _view(config, network, found)
     computing = build_computing(config, processes, amp_backend="torch")
@@ -157,18 +161,33 @@ def _measures(request: EvalRequest, found: EvaluationSet, *, num_outputs: int) -
     return measures
 
 
+def _check_outputs(request: EvalRequest, images: ImageList) -> None:
+    """Raise ValueError where what is read, or a training run's results, would be replaced."""
+    choice = request.classes
+    read = (
+        *run_folder.read_with(request.weights),
+        request.real_labels,
+        choice.class_map,
+        choice.train_classes,
+    )
+    names = (*_RESULTS, run_folder.BAD_IMAGES)
+    check_outputs({f"--out {name}": request.folder / name for name in names}, read)
+    pictures = images.paths if images.contents is None else ()
+    check_outputs({"--predictions": request.predictions}, (*read, *pictures))
+    if (request.folder / run_folder.METRICS).exists():
+        raise ValueError(
+            f"{request.folder} is the folder of a training run, whose results would be replaced: "
+            f"give another --out, such as {request.folder / run_folder.EVAL}"
+        )
+
+
 def _remove_earlier_results(request: EvalRequest) -> None:
-    for name in (
-        run_folder.RESULT,
-        run_folder.BAD_IMAGES,
-        run_folder.PER_CLASS,
-        run_folder.CONFUSION,
-        RELIABILITY,
-    ):
-        (request.folder / name).unlink(missing_ok=True)
+    if (request.folder / run_folder.RESULT).is_file():  # then these are an evaluation's
+        for name in _RESULTS:
+            (request.folder / name).unlink(missing_ok=True)
+    (request.folder / run_folder.BAD_IMAGES).unlink(missing_ok=True)  # it would be added to
     if request.predictions is not None:
         request.predictions.parent.mkdir(parents=True, exist_ok=True)
-        request.predictions.unlink(missing_ok=True)
 
 
 def _report(

@@ -38,6 +38,12 @@ _OF_A_RUN = (
 )  # fmt: skip
 
 
+def read_with(weights: Path | str) -> tuple[Path, ...]:
+    """Return what may be read with a weight file: itself, and what its run wrote beside it."""
+    path = Path(weights)
+    return path, *(path.parent / name for name in (CLASSES, CONFIG))
+
+
 def lock(folder: Path) -> TextIO:
     """Make the folder this process's alone until the returned file is closed.
 

@@ -13,12 +13,12 @@ from yacs.config import CfgNode
 from lib.checked import shown
 from lib.checkpoint import save_atomically
 from lib.config import eval_recipe, load_config
-from lib.files import sha256_of, write_atomically
+from lib.files import check_outputs, sha256_of, write_atomically
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS, HRNetSpec, build_hrnet
 from lib.readable import readable
 from lib.recipe import Recipe
-from lib.run_folder import CONFIG
+from lib.run_folder import CONFIG, read_with
 from lib.weight_file import Misfits, WeightFile, find_misfits, load_weights, read_weights
 from lib.weights import ENTRIES, Entry, published
 from lib.weights.facts import ARCH, CLASS_NAMES, KEY, RECIPE, facts_text, with_facts
@@ -74,8 +74,7 @@ def convert(source: Path | str, output: Path, config: CfgNode | None = None) -> 
             f"{shown(str(output))}: the name must end in .pth, .pth.tar or .safetensors"
         )
     file = read_weights(source)
-    if output.exists() and output.samefile(file.path):
-        raise ValueError(f"{shown(str(output))} is the file to convert: give another name")
+    check_outputs({"OUTPUT": output}, read_with(file.path))
     names = file.class_names
     if names is not None and len(names) != file.num_classes:
         raise ValueError(

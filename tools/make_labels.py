@@ -23,6 +23,7 @@ def main() -> int:
     )
     args = parser.parse_args()
 
+    from lib.files import check_outputs
     from lib.label_file import write_labels
     from lib.offline.labels import labels_of_folder, read_class_names
 
@@ -30,6 +31,7 @@ def main() -> int:
     if args.classes and names is None:
         print(f"{args.classes} records no class names; the sorted folder names are taken")
     found = labels_of_folder(args.folder, names)
+    check_outputs({"LABELS": args.labels}, (args.classes, *args.folder.glob("**/*")))
     for line in found.left_out.lines(args.folder):
         print(line)
     labels = found.labels

@@ -14,6 +14,7 @@ import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import ArgumentParser, run_script
+from lib.csv_text import NOTE
 from lib.environment import read_environment
 from lib.launch import Cluster
 from lib.run_folder import LOGS
@@ -69,7 +70,7 @@ def _parse() -> argparse.Namespace:
     )
     add("--cfg", type=Path, help="experiment yaml of the network")
     add("--topk", type=int, default=5, help="how many classes to name")
-    add("--out", type=Path, help="also write all to this .csv or .json")
+    add("--out", type=Path, help=f"also write all to this .csv or .json; {NOTE}")
     add("--show", type=Path, help="draw the first pictures with their class: a .png")
     add("--cam", action="store_true", help="in --show, mark what speaks for the class (Grad-CAM)")
     add(

@@ -10,6 +10,7 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import ArgumentParser, run_script
 from lib.config import default_run_folder
+from lib.csv_text import NOTE
 from lib.environment import read_environment
 from lib.launch import Cluster, end_with_parent
 from lib.run_folder import BEST, EVAL, LOGS
@@ -77,7 +78,7 @@ def _parse() -> argparse.Namespace:
         help="weights: a file, a name of weights.py, or an address; without it model_best.pth.tar "
         "of the run folder",
     )
-    add("--per_class", action="store_true", help="also write per_class.csv")
+    add("--per_class", action="store_true", help=f"also write per_class.csv; {NOTE}")
     add("--confusion", action="store_true", help="also draw confusion.png")
     add(
         "--calibration",
@@ -85,7 +86,8 @@ def _parse() -> argparse.Namespace:
         help="also say how far probabilities can be trusted, and draw reliability.png; needs "
         "torchmetrics",
     )
-    add("--predictions", type=Path, help="CSV file for the five likeliest classes of each picture")
+    what = f"CSV file for the five likeliest classes of each picture; {NOTE}"
+    add("--predictions", type=Path, help=what)
     add("--real", type=Path, help="ReaL labels of ImageNet's validation set: real.json")
     add(
         "--class_map",

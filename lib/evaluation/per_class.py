@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from lib.confusion import ConfusionCounts
+from lib.csv_text import csv_text
 from lib.files import write_atomically
 
 
@@ -29,9 +28,7 @@ def per_class_rows(
 
 
 def write_per_class(confusion: ConfusionCounts, class_names: Sequence[str], path: Path) -> None:
-    """Write the rows of `per_class_rows` as CSV. Raises OSError."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("class", "num_images", "num_correct", "accuracy_top1", "most_confused_with"))
-    table.writerows(per_class_rows(confusion, class_names))
-    write_atomically(text.getvalue().encode(errors="surrogateescape"), path)
+    """Write the rows of `per_class_rows`; names as `lib.csv_text` says. Raises OSError."""
+    header = ("class", "num_images", "num_correct", "accuracy_top1", "most_confused_with")
+    text = csv_text([header, *per_class_rows(confusion, class_names)])
+    write_atomically(text.encode(errors="surrogateescape"), path)

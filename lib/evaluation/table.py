@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from lib.csv_text import csv_text
 from lib.data import ImageList
 from lib.files import write_atomically
 from lib.predictions import Predictions
@@ -19,15 +19,18 @@ def write_predictions(
     """Write a CSV line for each picture: file, true class, the likeliest classes and how likely.
 
     Files are named from the data path `root`; the order is that of the image list. Where the
-    outputs were not finite, no class is likely and its fields are empty. Raises OSError.
+    outputs were not finite, no class is likely and its fields are empty. A name that a spreadsheet
+    would compute has an apostrophe in front, see `lib.csv_text`. Raises OSError.
     """
-    num_kept = predictions.classes.shape[1]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    ranks = range(1, num_kept + 1)
-    table.writerow(
-        ("file", "class", *(f"{what}_{r}" for r in ranks for what in ("predicted", "probability")))
-    )
+    ranks = range(1, predictions.classes.shape[1] + 1)
+    pairs = (f"{what}_{rank}" for rank in ranks for what in ("predicted", "probability"))
+    text = csv_text([("file", "class", *pairs), *_rows(predictions, images, root)])
+    write_atomically(text.encode(errors="surrogateescape"), path)
+
+
+def _rows(
+    predictions: Predictions, images: ImageList, root: Path | str
+) -> Iterator[tuple[str | float, ...]]:
     names = images.class_names
     for index, target, classes, shares in zip(
         predictions.indices.tolist(),
@@ -42,8 +45,7 @@ def write_predictions(
             for c, share in kept
             for field in ((names[c], f"{share:.6f}") if math.isfinite(share) else ("", ""))
         ]
-        table.writerow((_name(images, index, root), names[target], *pairs))
-    write_atomically(text.getvalue().encode(errors="surrogateescape"), path)
+        yield _name(images, index, root), names[target], *pairs
 
 
 def _name(images: ImageList, index: int, root: Path | str) -> str:

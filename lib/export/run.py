@@ -20,7 +20,7 @@ from lib.export.graph import broken_promises, describe, signature
 from lib.export.options import ExportOptions
 from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
 from lib.export.write import check_available, write_graph
-from lib.files import sha256_of, write_json
+from lib.files import scratch_beside, sha256_of, write_json
 from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS
 from lib.onnx_file import opset_of
@@ -75,16 +75,14 @@ def export_onnx(
         source = _read(config, checkpoint)
         pictures = None if verify_images is None else read_pictures(verify_images, source.recipe)
         output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = output.with_name(f".{output.stem}.{os.getpid()}.tmp{SUFFIX}")
-        try:
+        with scratch_beside(output, suffix=SUFFIX) as file:
+            scratch = Path(file.name)
             _write(source, scratch, options)
             faults, checks = _judge(scratch, source, options, pictures)
             receipt = _receipt(scratch, source, options, checks)
             target = output.with_suffix(f".failed{SUFFIX}") if faults else output
             check_stops()
             os.replace(scratch, target)
-        finally:
-            scratch.unlink(missing_ok=True)
     receipt_path = target.with_suffix(".receipt.json")
     write_json(receipt, receipt_path)
     if faults:

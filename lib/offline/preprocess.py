@@ -138,6 +138,8 @@ def fill(results: Target, make: Make, options: PreprocessOptions) -> PreprocessR
     says why the picture can't be read. Of the options, `recipe` means nothing here.
     """
     sources = find_sources(results.root, leave_out=results.folder)
+    if results.folder.resolve() == results.root.resolve():
+        raise ValueError(f"{results.folder} is the folder of the pictures: give another for DST")
     if results.folder.exists() and not results.folder.is_dir():
         raise ValueError(f"{results.folder} is not a folder: give one for the results")
     is_new = not results.folder.exists()

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from lib.files import write_atomically
 
+DRAWN_BY = "HRNet plots"  # what a picture of ours says that it was made with
 _MAX_CHARACTERS = 26  # of a class name
 FONT = "DejaVu Sans"  # comes with matplotlib
 CJK_FONTS = (
@@ -90,5 +91,5 @@ def plain_text(*fonts: str) -> AbstractContextManager[None]:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG, in one piece. Raises OSError."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": DRAWN_BY})
     write_atomically(buffer.getvalue(), path)

@@ -9,26 +9,49 @@ from functools import cache
 from pathlib import Path
 
 from lib.pictures import LeftOut, find_pictures, is_system
-from lib.readable import look_alikes, quoted
+from lib.plots.text import DRAWN_BY
+from lib.readable import look_alikes, quoted, shorten
+
+_NUM_BYTES_LOOKED_AT = 1024  # the texts of a PNG come first
 
 
 def expand(words: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """Return the pictures' paths, each once, and lines on what of folders is left out.
 
     Of a folder they are all below it, of a pattern all it fits. A picture that is named in two ways
-    has the path of the first; a link is a picture of its own.
+    has the path of the first; a link is a picture of its own. What was drawn by this program, an
+    earlier contact sheet say, is left out unless it is named.
     Raises FileNotFoundError where a word names nothing, or a folder without pictures.
     """
     real_folder = cache(os.path.realpath)
     paths: dict[tuple[str, str], str] = {}
     said: dict[str, None] = {}
+    drawings: dict[str, None] = {}
     for word in words:
         found, lines = _expand_one(word)
         said |= dict.fromkeys(lines)
         for path in found:
+            if path != word and _is_drawing(path):
+                drawings[path] = None
+                continue
             folder, name = os.path.split(path)
             paths.setdefault((real_folder(folder), name), path)
+    if drawings:
+        line = f"{len(drawings)} drawings of this program left out: {shorten([*drawings])}"
+        if not paths:
+            raise FileNotFoundError(f"there are no pictures; {line}")
+        said[line] = None
     return tuple(paths.values()), list(said)
+
+
+def _is_drawing(path: str) -> bool:
+    if not path.lower().endswith(".png"):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return f"Software\0{DRAWN_BY}".encode() in file.read(_NUM_BYTES_LOOKED_AT)
+    except OSError:  # reading it as a picture tells why
+        return False
 
 
 def _expand_one(word: str) -> tuple[Sequence[str], list[str]]:

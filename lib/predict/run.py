@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lib import device as devices
+from lib import run_folder
 from lib.assembly import (
     build_computing,
     build_eval_loader,
@@ -22,6 +23,7 @@ from lib.cli import PartlyFailed
 from lib.config import eval_recipe
 from lib.data import Batch, ImageList
 from lib.distributed import Processes
+from lib.files import check_outputs
 from lib.log import Console
 from lib.objective import Computing
 from lib.plots import Tile, save_sheet
@@ -68,6 +70,8 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     if request.with_cam:
         cam.check_installed()
     paths, left_out_lines = expand(request.pictures)
+    read = (*paths, *run_folder.read_with(request.checkpoint), request.cfg)
+    check_outputs({"--out": request.out, "--show": request.show}, read)
     loaded = load_network(request.checkpoint, request.cfg, request.overrides)
     config, network, names = loaded.config, loaded.network, loaded.class_names
     console = Console(enabled=True)

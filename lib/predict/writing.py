@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
+from lib.cli import Stopped
+from lib.csv_text import csv_text
+from lib.files import open_atomically, write_whole
 from lib.readable import readable
 
 ENDINGS = (".csv", ".json")
@@ -41,7 +42,7 @@ class Writer(Protocol):
     """Takes the rows as they come."""
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Add rows; they are in the file when this returns. Raises OSError."""
+        """Add rows. Raises OSError."""
 
 
 def path_width(paths: Sequence[str]) -> int:
@@ -66,12 +67,28 @@ def check_ending(path: Path | None) -> None:
         raise ValueError(f"--out {path}: its ending must be one of {', '.join(ENDINGS)}")
 
 
-def open_writer(path: Path | None, topk: int) -> AbstractContextManager[Writer]:
-    """Return what writes rows to a file, or nowhere; the file is whole whenever it is left."""
+@contextmanager
+def open_writer(path: Path | None, topk: int) -> Iterator[Writer]:
+    """Yield what writes rows to a file, or nowhere; the file is there, whole, at the end.
+
+    A stop leaves the rows so far as a whole file. Whatever else ends the block leaves what was
+    there before.
+    """
     if path is None:
-        return nullcontext(_Nowhere())
+        yield _Nowhere()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _Json(path) if path.suffix.lower() == ".json" else _Csv(path, topk)
+    form = _Json() if path.suffix.lower() == ".json" else _Csv(topk)
+    stop: BaseException | None = None
+    with open_atomically(path) as file:
+        writer = _ToFile(file, form)
+        try:
+            yield writer
+        except (KeyboardInterrupt, Stopped) as error:
+            stop = error
+        writer.add(form.end)
+    if stop is not None:
+        raise stop
 
 
 class _Nowhere:
@@ -79,72 +96,62 @@ class _Nowhere:
         """Do nothing."""
 
 
+class _Form(Protocol):
+    """How rows are text."""
+
+    begin: str
+    end: str
+
+    def text(self, rows: Sequence[Row]) -> str:
+        """Return what comes next in the file."""
+
+
 class _ToFile:
-    """A text file that grows by whole rows."""
+    """A text file that grows by whole rows. Names with bytes that are no text keep them."""
 
-    begin, end = "", ""
-
-    def __init__(self, path: Path) -> None:
-        # Names with bytes that are no text keep them.
-        self._file = open(  # noqa: SIM115  closed on leaving
-            path, "w", encoding="utf-8", errors="surrogateescape", newline=""
-        )
-
-    def __enter__(self) -> _ToFile:
-        self._file.write(self.begin)
-        self._begun()
-        self._file.flush()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._file:
-            self._file.write(self.end)
+    def __init__(self, file: FileIO, form: _Form) -> None:
+        self._file, self._form = file, form
+        self.add(form.begin)
 
     def write(self, rows: Sequence[Row]) -> None:
-        self._add(rows)
-        self._file.flush()
+        self.add(self._form.text(rows))
 
-    def _begun(self) -> None:
-        pass
-
-    def _add(self, rows: Sequence[Row]) -> None:
-        raise NotImplementedError
+    def add(self, text: str) -> None:
+        write_whole(self._file, text.encode(errors="surrogateescape"))
 
 
-class _Csv(_ToFile):
-    """A line a picture: file, then class_1, probability_1, class_2, ..., then error."""
+class _Csv:
+    """A line a picture: file, then class_1, probability_1, class_2, ..., then error.
 
-    def __init__(self, path: Path, topk: int) -> None:
-        super().__init__(path)
+    A name that a spreadsheet would compute has an apostrophe in front, see `lib.csv_text`.
+    """
+
+    end = ""
+
+    def __init__(self, topk: int) -> None:
         self._topk = topk
-        self._table = csv.writer(self._file, lineterminator="\n")
+        columns = [f"{c}_{n}" for n in range(1, topk + 1) for c in ("class", "probability")]
+        self.begin = csv_text([["file", *columns, "error"]])
 
-    def _begun(self) -> None:
-        columns = [f"{c}_{n}" for n in range(1, self._topk + 1) for c in ("class", "probability")]
-        self._table.writerow(["file", *columns, "error"])
+    def text(self, rows: Sequence[Row]) -> str:
+        return csv_text(self._cells(row) for row in rows)
 
-    def _add(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            cells = [cell for g in row.guesses for cell in (g.name, f"{g.probability:.6f}")]
-            cells += [""] * (2 * self._topk - len(cells))
-            self._table.writerow([row.path, *cells, row.error])
+    def _cells(self, row: Row) -> list[str]:
+        cells = [cell for g in row.guesses for cell in (g.name, f"{g.probability:.6f}")]
+        cells += [""] * (2 * self._topk - len(cells))
+        return [row.path, *cells, row.error]
 
 
-class _Json(_ToFile):
+class _Json:
     """A list with a mapping a picture."""
 
-    begin, end = "[", os.linesep + "]" + os.linesep
+    begin, end = "[", "\n]\n"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self) -> None:
         self._separator = "\n"
 
-    def _add(self, rows: Sequence[Row]) -> None:
+    def text(self, rows: Sequence[Row]) -> str:
+        pieces = []
         for row in rows:
             content: dict[str, object] = {"file": row.path}
             if row.error:
@@ -154,5 +161,6 @@ class _Json(_ToFile):
                     {"class": g.name, "index": g.index, "probability": round(g.probability, 6)}
                     for g in row.guesses
                 ]
-            self._file.write(f"{self._separator}  {json.dumps(content, allow_nan=False)}")
+            pieces.append(f"{self._separator}  {json.dumps(content, allow_nan=False)}")
             self._separator = ",\n"
+        return "".join(pieces)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from lib.files import scratch_beside
 from lib.onnx_file import PROFILE_KEY, load_model, metadata_of, opset_of, recipe_of
 from lib.onnx_graph import constants_of, drop_unused_constants, set_nodes, sort_nodes
 from lib.quantize.pictures import Picture
@@ -55,8 +56,8 @@ def quantize_int8(
     if not calibration:
         raise ValueError("no pictures to calibrate with")
     quantization = import_runtime("onnxruntime.quantization")
-    shaped = target.with_name(f".{target.name}.shaped.onnx")
-    try:
+    with scratch_beside(target, suffix=".shaped.onnx") as file:
+        shaped = Path(file.name)
         quantization.shape_inference.quant_pre_process(
             str(source), str(shaped), skip_symbolic_shape=True
         )
@@ -70,8 +71,6 @@ def quantize_int8(
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=_nodes_to_keep(load_model(shaped), keep_float),
         )
-    finally:
-        shaped.unlink(missing_ok=True)
     small = onnx.load(target)
     _describe(small, model, profile="int8")
     onnx.save(small, target)

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from lib.cli import PartlyFailed
+from lib.files import check_outputs, scratch_beside
 from lib.onnx_file import load_model
 from lib.pictures import find_pictures
 from lib.quantize.comparison import compare
@@ -59,11 +60,13 @@ def shrink(source: Path, target: Path, options: ShrinkOptions, say: Callable[[st
             for line in find_pictures(folder).left_out.lines(folder):
                 say(line)
         compared = comparison_pictures(options.evaluate or options.calibration, model)
+        pictures = (*compared.pictures, *calibration_pictures(options.calibration))
+        check_outputs({"--output": target}, (source, *(picture.path for picture in pictures)))
         if compared.remark:
             say(compared.remark)
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.tmp")
-        try:
+        with scratch_beside(target) as file:
+            aside = Path(file.name)
             _write(source, aside, options)
             _check_onnx(aside, target)
             cost = compare(source, aside, compared.pictures)
@@ -79,8 +82,6 @@ def shrink(source: Path, target: Path, options: ShrinkOptions, say: Callable[[st
                 raise PartlyFailed(_too_much(cost.drop, target, options))
             check_stops()
             os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def _write(source: Path, aside: Path, options: ShrinkOptions) -> None:

@@ -309,10 +309,12 @@ def test_a_stop_leaves_no_debris(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
+    """Fault R7: what a killed export left is removed too."""
     seen = []
+    (tmp_path / ".x.onnx.tmp.onnx").write_bytes(b"half a model")
 
     def stop(model: onnx.ModelProto) -> None:
-        scratch = tmp_path / f".x.{os.getpid()}.tmp.onnx"
+        scratch = tmp_path / ".x.onnx.tmp.onnx"
         seen.append(scratch.exists())
         os.kill(os.getpid(), number)
 

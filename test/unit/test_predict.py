@@ -361,3 +361,58 @@ def test_a_missing_captum_is_told_before_anything_is_computed(
     )  # fmt: skip
     assert done.returncode == 2 and "pip install captum" in done.stderr
     assert done.stdout == ""
+
+
+def test_no_input_is_written_over(run: Path, run_script: RunScript, tmp_path: Path) -> None:
+    """Fault L1."""
+    weights, photo = run / "model_best.pth.tar", tmp_path / "pictures" / "0" / "0.png"
+    (tmp_path / "link.png").symlink_to(photo)
+    (tmp_path / "hard.png").hardlink_to(photo)
+    before = {path: path.read_bytes() for path in (photo, weights, *run.glob("*.json"))}
+    for option, path in (
+        ("--show", photo),
+        ("--show", tmp_path / "link.png"),
+        ("--show", tmp_path / "hard.png"),
+        ("--out", run / "classes.json"),
+    ):
+        done = run_script(
+            PREDICT, tmp_path / "pictures", "--checkpoint", weights, option, path, "--workers", 0
+        )
+        assert done.returncode == 2 and f"{option} '{path}' is a file to read" in done.stderr
+        assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_sheet_among_the_pictures_is_not_predicted_next_time(
+    run: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Fault L1."""
+    folder, weights = tmp_path / "pictures", run / "model_best.pth.tar"
+    words = (PREDICT, folder, "--checkpoint", weights, "--workers", 0, "--show")
+    for name, said in (("a.png", ""), ("a.png", "1 drawings"), ("b.png", "1 drawings")):
+        done = run_script(*words, folder / name)
+        assert done.returncode == 0 and "; 9 pictures" in done.stdout, done.stderr
+        assert said in done.stdout
+    _, [line] = expand([str(folder)])
+    assert line.startswith("2 drawings") and "a.png" in line and "b.png" in line
+    assert expand([str(folder / "a.png")]) == ((str(folder / "a.png"),), [])  # where it is named
+
+
+@pytest.mark.parametrize("ending", writing.ENDINGS)
+def test_results_are_there_whole_or_not_at_all(tmp_path: Path, ending: str) -> None:
+    """Fault L4."""
+    path = tmp_path / f"p{ending}"
+    path.write_text("of an earlier run")
+    rows = [
+        writing.Row("a.png", (writing.Guess("cat", 0, 0.5),)),
+        writing.Row("b.png", error="cut"),
+    ]
+    with pytest.raises(MemoryError), writing.open_writer(path, 1) as writer:
+        writer.write(rows)
+        assert path.read_text() == "of an earlier run"  # what a SIGKILL would leave
+        raise MemoryError
+    assert path.read_text() == "of an earlier run"
+    assert list(tmp_path.iterdir()) == [path]
+    with writing.open_writer(path, 1) as writer:
+        for row in rows:
+            writer.write([row])
+    assert "of an earlier run" not in path.read_text() and "b.png" in path.read_text()
