@@ -5,19 +5,28 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.cli import EXIT_USER_ERROR, PartlyFailed, Stopped
+from lib.cli import EXIT_PARTLY_FAILED, EXIT_USER_ERROR, PartlyFailed, Stopped
 from lib.environment import LAUNCH_VARIABLE, num_cores
+from lib.readable import readable
+from lib.rendezvous import Place, meet
+from lib.run_folder import RANK_LOG
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
+# Of what a rank prints: its error line, or the exception at the end of a traceback.
+_REASON = re.compile(
+    r"^(?:\[Error\] (.+)|(?:\[rank\d+\]: )?((?:[A-Za-z_][\w.]*)?(?:Error|Exception)\b.*))",
+    re.MULTILINE,
+)
 _GRACE_S = 5.0  # ranks part by less, having started together or just exchanged something
 
 
@@ -44,10 +53,16 @@ class Cluster:
         if not 0 <= self.machine_rank < self.num_machines:
             raise ValueError(
                 f"--dn {self.machine_rank}: with --nproc {self.num_machines} the rank of this "
-                f"node is 0..{self.num_machines - 1}"
+                f"node is 0..{self.num_machines - 1} (--nproc counts machines; processes that load "
+                "data are --workers, cards --cards)"
             )
         if not 0 < self.port < 65536:
             raise ValueError(f"--port {self.port}: a port is 1..65535")
+
+    @property
+    def place(self) -> Place:
+        """Where its machines meet."""
+        return Place(self.machine_rank, self.num_machines, self.address, self.port)
 
     @property
     def num_processes(self) -> int:
@@ -92,14 +107,17 @@ def let_the_first_rank_speak(local_rank: int, *, grace_s: float = _GRACE_S) -> I
         raise
 
 
-def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster) -> None:
+def run_under_torchrun(
+    script: Path, arguments: Sequence[str], cluster: Cluster, *, log_dir: Path | None = None
+) -> None:
     """Run `script` once a card and return when all have ended well.
 
-    Raises SystemExit or ValueError after a user's mistake, PartlyFailed that names the first rank
-    that failed, and Stopped after a signal, which is passed on to the processes first so that they
-    save their state.
+    `log_dir` is where other ranks than a machine's first log. Raises SystemExit after what the
+    first rank has said itself, ValueError after another's mistake, PartlyFailed that names the
+    first rank that failed, and Stopped after a signal, which is passed on to the processes first so
+    that they save their state. Machines that do not meet raise as `lib.rendezvous.meet`.
     """
-    from torch.distributed import run
+    from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -111,19 +129,47 @@ def run_under_torchrun(script: Path, arguments: Sequence[str], cluster: Cluster)
     parsed = run.parse_args([*cluster.torchrun_arguments(), str(script)])
     # Set afterwards: its parser would take our --nproc for an abbreviation of its own options.
     parsed.training_script_args = list(arguments)
+    meeting = meet(cluster.place) if cluster.num_machines > 1 else None
     try:
         run.run(parsed)
     except SignalException as stop:
         raise Stopped(stop.sigval) from None
+    except DistError as error:
+        reason = readable(str(error).partition("\n")[0])
+        raise PartlyFailed(f"the machines lost each other at {cluster.place}: {reason}") from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        rank, failure = error.get_first_failure()
-        if EXIT_USER_ERROR in codes.values():
-            user_rank = min(rank for rank, code in codes.items() if code == EXIT_USER_ERROR)
-            if user_rank % cluster.num_cards == 0:  # it said so on this console
-                raise SystemExit(EXIT_USER_ERROR) from None
-            raise ValueError(f"rank {user_rank} found a mistake; see its log") from None
-        raise PartlyFailed(
-            f"rank {rank} ended with exit code {failure.exitcode}; its own message stands above, "
-            "or in its log"
-        ) from None
+        raise _failure(codes, error.get_first_failure()[0], cluster, log_dir=log_dir) from None
+    finally:
+        del meeting  # held until here: the machines' place is open as long as machine 0 runs
+
+
+def _failure(
+    codes: Mapping[int, int], first: int, cluster: Cluster, *, log_dir: Path | None
+) -> SystemExit | ValueError | PartlyFailed:
+    """Return what to raise after ranks that left with `codes`: what the console lacks."""
+    mistaken = [rank for rank, code in codes.items() if code == EXIT_USER_ERROR]
+    if mistaken:
+        rank = min(mistaken)
+        if rank % cluster.num_cards == 0:  # it said so on this console
+            return SystemExit(EXIT_USER_ERROR)
+        words, _ = _last_words(log_dir, rank)
+        return ValueError(
+            f"rank {rank}: {words}" if words else f"rank {rank} found a mistake; see its log"
+        )
+    if first % cluster.num_cards == 0 and codes[first] == EXIT_PARTLY_FAILED:
+        return SystemExit(EXIT_PARTLY_FAILED)  # its line, or its traceback, stands above
+    ended = f"ended with exit code {codes[first]}"
+    if codes[first] < 0:
+        ended = f"was ended by {signal.Signals(-codes[first]).name}"
+    words, log = _last_words(log_dir, first)
+    return PartlyFailed(f"rank {first} {ended}{f': {words}' if words else ''}{log}")
+
+
+def _last_words(log_dir: Path | None, rank: int) -> tuple[str, str]:
+    """Return what a rank gave as its reason, '' where it did not; and where to look for more."""
+    path = log_dir and log_dir / RANK_LOG.format(rank)
+    if path is None or not path.is_file():
+        return "", "; its own message stands above, or in its log"
+    said = _REASON.search(path.read_text(encoding="utf-8", errors="replace"))
+    return readable((said[1] or said[2]).strip()) if said else "", f"; its log is {path}"

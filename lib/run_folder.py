@@ -28,6 +28,7 @@ ENVIRONMENT = "environment.json"  # what the run computed with
 REPORT = "report.html"
 PROFILE = "profile"  # traces, where PROFILE_TYPE asks for them
 LOGS = "logs"  # one file for each rank but the first of a machine
+RANK_LOG = "rank_{}.log"
 PERFORMANCE = "performance"  # of `--stop_step` runs
 EVAL = "eval"  # of tools/valid.py
 _TENSORBOARD = "tensorboard"

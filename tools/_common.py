@@ -217,17 +217,18 @@ def run_on_cards(
     """
     from lib import device as devices
     from lib.distributed import Processes
-    from lib.run_folder import redirect_output
+    from lib.run_folder import RANK_LOG, redirect_output
 
     ranks = environment.ranks
     if cluster.num_processes > 1 and not environment.launched:
         available = devices.num_devices(args.device)
         if available is not None and cluster.num_cards > available:
             raise ValueError(f"--cards {cluster.num_cards}: this machine has {available}")
-        run_under_torchrun(Path(sys.argv[0]).resolve(), sys.argv[1:], cluster)
+        script = Path(sys.argv[0]).resolve()
+        run_under_torchrun(script, sys.argv[1:], cluster, log_dir=log_dir)
         return
     if ranks.local_rank > 0:
-        redirect_output(log_dir / f"rank_{ranks.rank}.log", append=ranks.restart_count > 0)
+        redirect_output(log_dir / RANK_LOG.format(ranks.rank), append=ranks.restart_count > 0)
     index, source = _card(args, environment)
     with let_the_first_rank_speak(ranks.local_rank):
         device = devices.select_device(args.device, index, index_source=source)

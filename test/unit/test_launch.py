@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.launch import Cluster
+from lib.launch import Cluster, _failure
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -119,6 +119,25 @@ def test_a_mistake_that_all_ranks_find_is_told_by_the_first_alone(launched):
 def test_a_mistake_that_only_another_rank_finds_is_looked_for_in_its_log(launched):
     assert _end(launched, "one is wrong") == "rank 1 found a mistake; see its log"
     assert "[Error] one is wrong, says rank 1\n" in (launched / "stderr").read_text()
+
+
+@pytest.mark.parametrize(
+    ("codes", "first", "end"),
+    [
+        ({1: 3}, 1, r"rank 1 ended with exit code 3: RuntimeError: no\x1b memory; its log is {log}"),
+        ({2: -9}, 2, "rank 2 was ended by SIGKILL; its own message stands above, or in its log"),
+        ({1: 2}, 1, r"rank 1: RuntimeError: no\x1b memory"),
+        ({0: 1, 1: -15}, 0, "1"),  # a line, or a traceback, that stands on the console
+        ({0: 2, 1: 2}, 1, "2"),
+        ({0: -9, 1: 1}, 0, "rank 0 was ended by SIGKILL; its own message stands above, or in its log"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_told_once_with_the_reason_from_the_ranks_log(codes, first, end, tmp_path):
+    """Faults M5, R7: one line pointed at a log, and the launcher's own quoted it."""
+    log = tmp_path / "rank_1.log"
+    log.write_text("File x\nRuntimeError: no\x1b memory\n[Error] a later one\n")
+    cluster = Cluster(num_cards=4)
+    assert str(_failure(codes, first, cluster, log_dir=tmp_path)) == end.format(log=log)
 
 
 def test_a_stopped_run_ends_with_the_signals_exit_code(launched):
