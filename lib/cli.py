@@ -119,12 +119,17 @@ class ArgumentParser(argparse.ArgumentParser):
         said = f"unknown option {readable(name)}"
         if _CONFIG_KEY.fullmatch(name) and any(one.dest == "overrides" for one in self._actions):
             return f"{said}: config keys have no dashes, {name[2:]} {readable(value) or 'VALUE'}"
-        known = {_letters(option): option for option in self._option_string_actions}
-        letters = _letters(name)
-        nearest = [here for here, others in _ELSEWHERE.items() if letters in others.split()]
-        nearest += difflib.get_close_matches(letters, known, n=1)
-        found = next((known[one] for one in nearest if one in known), None)
-        return f"{said}: did you mean {found}?" if found else said
+        nearest = nearest_option(name, list(self._option_string_actions))
+        return f"{said}: did you mean {nearest}?" if nearest else said
+
+
+def nearest_option(name: str, options: Sequence[str]) -> str:
+    """Return which of the options was most likely meant, '' where none is near."""
+    known = {_letters(option): option for option in options}
+    letters = _letters(name)
+    nearest = [here for here, others in _ELSEWHERE.items() if letters in others.split()]
+    nearest += difflib.get_close_matches(letters, known, n=1)
+    return next((known[one] for one in nearest if one in known), "")
 
 
 def _letters(option: str) -> str:

@@ -8,7 +8,7 @@ caller=$PWD # what a relative path of the user starts from
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
 
 fail() { # fail MESSAGE: the user gave something that cannot be used
-  printf '[Error] %s\n' "$1" >&2
+  printf '[Error] %s\n' "${1//[[:cntrl:]]/?}" >&2 # what the user gave may hold what moves the cursor
   exit 2
 }
 
@@ -48,6 +48,7 @@ nproc | count | 1 | machines in all
 dn | index | 0 | rank of this machine, 0..nproc-1
 lr | rate | 0.1 | base learning rate for one card; it is multiplied by the number of cards
 train_epochs | count | 100 | epochs
+epochs | same:train_epochs | | another name of --train_epochs
 stop_step | count | | measure the speed and stop after this step; TRUE means 200
 resume | file | | checkpoint to go on from
 auto_resume | flag | | go on from the run folder's own checkpoint where there is one
@@ -66,6 +67,7 @@ nproc | unused | | training only
 dn | unused | | training only
 lr | unused | | training only
 train_epochs | unused | | training only
+epochs | unused | | training only
 stop_step | unused | | training only
 END
   fi
@@ -111,8 +113,17 @@ from_caller() { # from_caller KIND TEXT
   if [[ $1 == folder || ($1 == file && -e $path) ]]; then printf '%s' "$path"; else printf '%s' "$2"; fi
 }
 
+refuse_option() { # refuse_option NAME: names the nearest option, and all there are
+  local nearest code='import sys; sys.path.insert(0, sys.argv[1]); from lib.cli import nearest_option
+print(nearest_option(sys.argv[2], sys.argv[3:]))'
+  [[ $1 != [A-Z]*.* ]] || fail "unknown option \"--$1\": config overrides come after --, as -- $1 VALUE"
+  nearest=$(python3 -c "$code" "$repo_root" "$1" "${names[@]}" 2>/dev/null) || nearest='' # without it, as before
+  fail "unknown option \"--$1\"${nearest:+: did you mean --$nearest?}, allowed:$(printf ' --%s' "${names[@]}")"
+}
+
 take_arguments() {
   local name given
+  local -A taken=() # what an option was given as
   while (($# > 0)); do
     case $1 in
       --)
@@ -123,9 +134,7 @@ take_arguments() {
       *) fail "unexpected argument \"$1\": options look like --key=value, config overrides (KEY VALUE) come after --" ;;
     esac
     # The pattern first: a subscript made of the user's text would be evaluated.
-    if ! [[ $name =~ ^[A-Za-z0-9_]+$ && -n ${kind[$name]:-} ]]; then
-      fail "unknown option \"--$name\", allowed:$(printf ' --%s' "${names[@]}")"
-    fi
+    if ! [[ $name =~ ^[A-Za-z0-9_]+$ && -n ${kind[$name]:-} ]]; then refuse_option "$name"; fi
     if [[ $1 == *=* ]]; then
       given=${1#*=}
     elif [[ ${kind[$name]} == flag ]]; then
@@ -143,6 +152,10 @@ take_arguments() {
       printf -- '--%s means nothing for an evaluation and is left out\n' "$name"
     else
       value[$name]=$(from_caller "${kind[$name]}" "$given")
+      if [[ ${taken[$name]:-$given} != "$given" ]]; then
+        printf '[Warning] --%s is given twice: "%s" counts, not "%s"\n' "$name" "$given" "${taken[$name]}" >&2
+      fi
+      taken[$name]=$given
     fi
   done
 }
@@ -256,23 +269,28 @@ watch_program() {
   wait "$tee_pid" || true # the log is whole from here on
 }
 
-# Prints why the program failed: the first error line or exception, before what other ranks and torchrun say about it.
+# Prints why the program failed, where it has not said so in an error line: an exception, or its last words.
 failure_reason() {
-  local logs=("$log") found
+  local found
   if ((status > 128)) && found=$(kill -l $((status - 128)) 2>/dev/null); then
     printf 'it was ended by SIG%s' "$found"
     return
   fi
-  for found in "$output"/rank_*.log; do if [ -e "$found" ]; then logs=("$found" "${logs[@]}"); fi; done
-  found=$(grep -ahE '^\[Error\]|^(\[rank[0-9]+\]: )?[A-Za-z_][A-Za-z0-9_.]*(Error|Exception)(:|$)' "${logs[@]}") ||
+  found=$(grep -ahE '^(\[rank[0-9]+\]: )?[A-Za-z_][A-Za-z0-9_.]*(Error|Exception)(:|$)' "$log") ||
     found=$(grep -a '[^[:space:]]' "$log" | tail -n 1) || found='it printed nothing'
   found=${found%%$'\n'*}
-  printf '%s' "${found#\[Error\] }"
+  printf '%s' "${found//[[:cntrl:]]/?}"
 }
 
 # Ends the launcher: with the program's exit code where that failed, else with the report.
 finish() { # finish RESULT_FOLDER
-  if ((status != 0)); then
+  if ((status > 128)) && [ -n "$signal" ]; then # as was asked for
+    printf 'the run was stopped by SIG%s with exit code %s (whole log: %s)\n' "$signal" "$status" "$log" >&2
+    exit "$status"
+  elif ((status != 0)) && grep -aq '^\[Error\]' "$log"; then # it is told on this console already
+    printf 'the run failed with exit code %s (whole log: %s)\n' "$status" "$log" >&2
+    exit "$status"
+  elif ((status != 0)); then
     printf '[Error] the run failed with exit code %s: %s (whole log: %s)\n' "$status" "$(failure_reason)" "$log" >&2
     exit "$status"
   fi

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # From a clean checkout to a trained network, its ONNX file and scored predictions in minutes, without any download of
 # images: trains on scikit-learn's 8x8 digits.
-#   bash test/quickstart.sh [--device cpu] [any other argument of tools/train.py]
+#   bash test/quickstart.sh [--device cpu] [any other argument of tools/train.py]        --help shows this text
+# What is missing is installed first. The run is in output/digits/quickstart_digits, or where --out says.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
+help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 ensure_python torch yacs yaml numpy PIL tensorboardX tqdm matplotlib jinja2 safetensors sklearn \
   onnx onnxruntime -- -r "$repo_root/requirements.txt" -r "$repo_root/requirement_for_infer.txt" scikit-learn -c "$repo_root/requirements_dev.txt"

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# All checks of this repository: lint, format, shell scripts, types, tests. Arguments go to pytest: bash test/run_tests.sh -k optim
+# All checks of this repository: lint, format, shell scripts, types, tests.
+#   bash test/run_tests.sh [argument of pytest, such as -k optim]        --help shows this text
+# Some tests want photographs: HRNET_TEST_DATA names the folder that has them, see CONTRIBUTING.md. Without it they are skipped.
 # What is missing is installed first, see setup_python.sh. The exit code is 0 only if every check passed.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
+help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 ensure_python torch torchvision yacs yaml numpy PIL tensorboardX tqdm matplotlib torchmetrics jinja2 captum safetensors \
   pytest xdist ruff mypy ninja timm sklearn fvcore onnx onnxruntime onnxscript onnxslim openvino \

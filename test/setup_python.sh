@@ -1,10 +1,21 @@
 # shellcheck shell=bash
 # Chooses the Python that the scripts of this repository run with, and fills it where asked. Sourced; defines functions.
+#   help_if_asked SCRIPT ARGUMENT...                    prints the comment that SCRIPT begins with and leaves, if asked to
 #   find_python                                         sets PYTHON; installs nothing
 #   ensure_python IMPORT_NAME... -- PIP_ARGUMENT...     sets PYTHON to one that imports every name; installs only then
 # A PYTHON that is already set is the user's choice: it is used as it is and nothing is installed into it.
 
 repo_root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+
+help_if_asked() {
+  local word
+  for word in "${@:2}"; do
+    if [[ $word == --help || $word == -h ]]; then
+      sed -n '1d; /^#/!q; s/^# \?//p' "$1"
+      exit 0
+    fi
+  done
+}
 
 # can_import PYTHON NAME...: shows why not on stderr. A torch_npu without CANN must not make an installed torch look absent.
 can_import() {

@@ -19,6 +19,10 @@ TRAINING = [
     "train_performance_1p.sh",
     "train_performance_8p.sh",
 ]
+# What tools/case_report.py imports.
+_REPORT_MODULES = (
+    "__init__", "case_report", "checked", "cli", "environment", "files", "readable"
+)  # fmt: skip
 LAUNCHERS = [*TRAINING, "train_eval_1p.sh"]
 _PROGRAM = """#!%(python)s -SE
 import json, os, pathlib, signal, sys, time
@@ -94,8 +98,8 @@ class Repository:
         (self.root / "test").mkdir(parents=True)
         for script in (ROOT / "test").glob("*.sh"):
             self._copy(f"test/{script.name}")
-        for name in ("lib/__init__.py", "lib/cli.py", "lib/case_report.py"):
-            self._copy(name)
+        for name in _REPORT_MODULES:
+            self._copy(f"lib/{name}.py")
         for name in ("tools/_init_paths.py", "tools/case_report.py", ".ci/run"):
             self._copy(name)
         self.data = folder / "my images"
@@ -187,6 +191,14 @@ class Repository:
     def was_started(self) -> bool:
         """Whether the program was called at all."""
         return self._record.exists()
+
+
+def only_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line of stderr, where the program's own error line stands in stdout."""
+    (line,) = result.stderr.splitlines()
+    assert not line.startswith("[Error]"), "one failure is one error line"
+    assert result.stdout.count("[Error]") == 1, result.stdout
+    return line
 
 
 def only_error_line(result: subprocess.CompletedProcess[str]) -> str:

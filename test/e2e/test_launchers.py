@@ -82,6 +82,12 @@ def test_batch_size_is_another_name_of_bs(repo: Repository, launcher: str, word:
     assert repo.passed("--bs") == "64"
 
 
+def test_epochs_is_another_name_of_train_epochs(repo: Repository) -> None:
+    """Fault M5."""
+    assert repo.run("train_full_1p.sh", "--epochs=7").returncode == 0
+    assert repo.passed("--train_epochs") == "7"
+
+
 @pytest.mark.parametrize(("given", "steps"), [("3", "3"), ("TRUE", "200"), ("true", "200")])
 def test_stop_step_is_a_number_and_its_old_value_true_means_200(
     repo: Repository, given: str, steps: str
@@ -98,8 +104,11 @@ def test_config_overrides_after_two_dashes_come_last(repo: Repository) -> None:
 
 
 def test_the_last_of_two_equal_options_counts(repo: Repository) -> None:
-    assert repo.run("train_full_1p.sh", "--bs=8", "--batch_size", "16").returncode == 0
+    """Fault S12: and is said to."""
+    result = repo.run("train_full_1p.sh", "--bs=8", "--lr=1", "--batch_size", "16", "--lr=1")
+    assert result.returncode == 0
     assert repo.passed("--bs") == "16"
+    assert result.stderr == '[Warning] --bs is given twice: "16" counts, not "8"\n'
 
 
 @pytest.mark.parametrize("option", ["fp32", "hf32"])
@@ -216,7 +225,7 @@ def test_an_unknown_option_is_named_with_the_known_ones(repo: Repository, launch
     result = repo.run(launcher, "--batchsize=3")
     assert result.returncode == 2
     error = only_error_line(result)
-    assert '"--batchsize"' in error
+    assert '"--batchsize": did you mean --batch_size?' in error
     assert "--data_path" in error
     assert "--batch_size" in error
     assert not repo.was_started
@@ -246,6 +255,10 @@ def test_an_unknown_option_is_named_with_the_known_ones(repo: Repository, launch
         (["--", "TRAIN.LR"], "config overrides come in pairs"),
         (["--a[$(touch pwned)]=1"], "unknown option"),
         (["--cfg addr=1"], 'unknown option "--cfg addr"'),
+        (["--learning-rate=1"], 'unknown option "--learning-rate": did you mean --lr?'),
+        (["--qqqq"], 'unknown option "--qqqq", allowed: --data_path'),
+        (["--TRAIN.LR=1"], 'unknown option "--TRAIN.LR": config overrides come after --, as --'),
+        (["--x\x1b[31m"], 'unknown option "--x?[31m"'),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_one_error_line_and_exit_code_2(
@@ -293,4 +306,14 @@ def test_help_lists_every_option_with_its_default(repo: Repository, launcher: st
     assert "--bs            images a batch and card [256]" in result.stdout
     if "performance" in launcher:
         assert "TRUE means 200 [200]" in result.stdout
+    assert not repo.was_started
+
+
+@pytest.mark.parametrize("script", ["test/quickstart.sh", "test/run_tests.sh", ".ci/run"])
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_of_the_other_scripts_starts_nothing(repo: Repository, script: str, word: str) -> None:
+    """Fault M5: they began to install, to train and to test."""
+    result = repo.run_words(["bash", script, "-x", word])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "--help shows this text" in result.stdout and "set -euo" not in result.stdout
     assert not repo.was_started

@@ -11,6 +11,7 @@ import pytest
 from lib.launch import Cluster, _failure
 
 REPO = Path(__file__).resolve().parents[2]
+REASON, ITS_OWN = r"RuntimeError: no\x1b memory", "its own message stands above, or in its log"
 
 # Started once a rank. Writes down what it was given; then ends as it was told to.
 WORKER = """
@@ -124,14 +125,14 @@ def test_a_mistake_that_only_another_rank_finds_is_looked_for_in_its_log(launche
 @pytest.mark.parametrize(
     ("codes", "first", "end"),
     [
-        ({1: 3}, 1, r"rank 1 ended with exit code 3: RuntimeError: no\x1b memory; its log is {log}"),
-        ({2: -9}, 2, "rank 2 was ended by SIGKILL; its own message stands above, or in its log"),
-        ({1: 2}, 1, r"rank 1: RuntimeError: no\x1b memory"),
+        ({1: 3}, 1, f"rank 1 ended with exit code 3: {REASON}; its log is {{log}}"),
+        ({2: -9}, 2, f"rank 2 was ended by SIGKILL; {ITS_OWN}"),
+        ({1: 2}, 1, f"rank 1: {REASON}"),
         ({0: 1, 1: -15}, 0, "1"),  # a line, or a traceback, that stands on the console
         ({0: 2, 1: 2}, 1, "2"),
-        ({0: -9, 1: 1}, 0, "rank 0 was ended by SIGKILL; its own message stands above, or in its log"),
+        ({0: -9, 1: 1}, 0, f"rank 0 was ended by SIGKILL; {ITS_OWN}"),
     ],
-)  # fmt: skip
+)
 def test_a_failure_is_told_once_with_the_reason_from_the_ranks_log(codes, first, end, tmp_path):
     """Faults M5, R7: one line pointed at a log, and the launcher's own quoted it."""
     log = tmp_path / "rank_1.log"
