@@ -26,7 +26,7 @@ CHOICES = {
     "TRAIN.WIDTH_MULTIPLE": (1, 8, 16, 32),
 }
 _WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile
-_ANY = 10**9  # a bound for rates and counts that have no natural one; far from where floats end
+_ANY, _ANY_RATE = 10**9, 1e38  # bounds of counts and rates without a natural one; float32's end
 _LONGEST, _LARGEST_SIDE = 10**6, 4096  # in epochs, in pixels
 _RANGES = {  # (least, most); more is a slip of the finger, or memory that no machine has
     "WORKERS": (-1, 1024),
@@ -35,15 +35,15 @@ _RANGES = {  # (least, most); more is a slip of the finger, or memory that no ma
     "MODEL.NUM_CLASSES": (0, 10**6),
     "TRAIN.BATCH_SIZE_PER_GPU": (1, 2**16),
     "TRAIN.END_EPOCH": (1, _LONGEST),
-    "TRAIN.LR": (0.0, _ANY),
+    "TRAIN.LR": (0.0, _ANY_RATE),
     "TRAIN.LR_FACTOR": (0.0, 1000),
-    "TRAIN.LR_MIN": (0.0, _ANY),
+    "TRAIN.LR_MIN": (0.0, _ANY_RATE),
     "TRAIN.LR_POWER": (0.0, 1000),
     "TRAIN.WARMUP_EPOCHS": (0.0, _LONGEST),
-    "TRAIN.HEAD_LR_FACTOR": (0.0, _ANY),
-    "TRAIN.CLIP_GRAD_NORM": (0.0, _ANY),
+    "TRAIN.HEAD_LR_FACTOR": (0.0, _ANY_RATE),
+    "TRAIN.CLIP_GRAD_NORM": (0.0, _ANY_RATE),
     "TRAIN.EARLY_STOP": (0, _LONGEST),
-    "TRAIN.WD": (0.0, _ANY),
+    "TRAIN.WD": (0.0, _ANY_RATE),
     "TRAIN.MOMENTUM": (0.0, 1),
     "TRAIN.ACCUM_STEPS": (1, 2**16),
     "TRAIN.SAVE_EVERY_STEPS": (0, _ANY),
