@@ -62,13 +62,16 @@ def read_figures(run_folder: Path) -> RunFigures:
     kind = entries["kind"]
 
     is_eval = kind == "eval"
+    # The launchers' speed is that of the last `Data Average :` line.
+    last = "images_per_s_last_epoch"
+    speed = last if last in entries else "images_per_s"
     return RunFigures(
         kind=kind,
         num_cards=int(_figure(entries, "cards", path, above_zero=True)),
         batch_size=int(_figure(entries, "batch_size", path, above_zero=True)),
         accuracy_top1=_figure(entries, "accuracy_top1", path),
         loss=_figure(entries, "loss" if is_eval else "train_loss", path),
-        images_per_s=0.0 if is_eval else _figure(entries, "images_per_s", path, above_zero=True),
+        images_per_s=0.0 if is_eval else _figure(entries, speed, path, above_zero=True),
         compile_time_s=_figure(entries, "compile_time_s", path) if kind == "performance" else None,
     )
 

@@ -18,16 +18,19 @@ class ConfusionCounts:
     """P pairs (true class, predicted class) in ascending order, and how many images each has.
 
     `true`, `predicted` and `counts` are P long; `num_images` and `num_correct` have an entry a
-    class; `wrong` are the places of the pairs of different classes, the commonest first.
+    class; `wrong` are the places of the pairs of different classes, the commonest first. An image
+    without a predicted class (-1) is in no pair, and in `num_images` alone.
     """
 
     def __init__(self, true: Indices, predicted: Indices, num_classes: int) -> None:
+        self.num_images = np.bincount(true, minlength=num_classes)
+        true, predicted = (c[predicted >= 0] for c in (true, predicted))
         pairs, self.counts = np.unique(true * num_classes + predicted, return_counts=True)
         self.num_classes = num_classes
         self.true, self.predicted = np.divmod(pairs, num_classes)
         is_right = self.true == self.predicted
-        self.num_images = self._by_class(np.ones_like(is_right))
-        self.num_correct = self._by_class(is_right)
+        self.num_correct = np.zeros(num_classes, np.int64)
+        np.add.at(self.num_correct, self.true, self.counts * is_right)
         wrong = np.flatnonzero(~is_right)
         self.wrong = wrong[np.argsort(-self.counts[wrong], kind="stable")]
 
@@ -46,9 +49,4 @@ class ConfusionCounts:
         side = math.ceil(self.num_classes / size)
         sums = np.zeros((side, side), np.int64)
         np.add.at(sums, (self.true // size, self.predicted // size), self.counts)
-        return sums
-
-    def _by_class(self, are_counted: npt.NDArray[np.bool_]) -> Indices:
-        sums = np.zeros(self.num_classes, np.int64)
-        np.add.at(sums, self.true, self.counts * are_counted)
         return sums

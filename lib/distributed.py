@@ -25,6 +25,8 @@ from lib.environment import RankInfo
 T = TypeVar("T")
 _TIMEOUT = timedelta(minutes=30)
 _SECOND_SIGNAL_S = 2.0
+_LIMB_BITS, _NUM_LIMBS = 40, 4  # of a count that travels
+_LIMB_MASK = 2**_LIMB_BITS - 1
 GIVE_UP = 1000  # above every signal's number: a rank has found what ends the run for all
 
 
@@ -66,12 +68,16 @@ class Processes:
         return self._control
 
     def sum(self, counts: Sequence[int]) -> list[int]:
-        """Return each count summed over all ranks, exactly."""
+        """Return each count summed over all ranks, exactly; up to about 2**180."""
         if self._control is None:
             return list(counts)
-        total = torch.tensor(list(counts), dtype=torch.int64)
-        dist.all_reduce(total, group=self._control)
-        return total.tolist()
+        # Sums of losses may be beyond an int64, so that the counts travel in limbs.
+        limbs = torch.tensor([_limbs(count) for count in counts], dtype=torch.int64)
+        dist.all_reduce(limbs, group=self._control)
+        return [
+            sum(limb << _LIMB_BITS * place for place, limb in enumerate(row))
+            for row in limbs.tolist()
+        ]
 
     def gather(self, item: T) -> list[T]:
         """Return every rank's item in rank order, on every rank."""
@@ -97,6 +103,12 @@ class Processes:
         dist.broadcast(flat, src=0)
         for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
+
+
+def _limbs(count: int) -> list[int]:
+    """Return a count in parts of 40 bits, the lowest first; the highest holds what is left."""
+    lower = [count >> _LIMB_BITS * place & _LIMB_MASK for place in range(_NUM_LIMBS - 1)]
+    return [*lower, count >> _LIMB_BITS * len(lower)]
 
 
 def synchronised_norms(network: nn.Module, processes: Processes) -> nn.Module:

@@ -14,11 +14,11 @@ from lib import device as devices
 from lib.data import BadImage, Batch
 from lib.distributed import Processes
 from lib.log import EpochStats, EvalStats, IntervalStats
-from lib.metrics import Meter, Metrics
+from lib.metrics import Meter, Metrics, are_sound
 from lib.models.parts import begin_training
 from lib.objective import PLAIN, Computing, LossesOfParts, Objective
 from lib.optim import set_learning_rate
-from lib.predictions import PredictionRecorder, merged
+from lib.predictions import PredictionRecorder, UnsoundPlaces, merged
 
 BadImages = list[BadImage]
 
@@ -110,8 +110,8 @@ def train_one_epoch(
         if stop_signal:
             total = total + read()[0]
             break
-    time_s, images_per_s = clock.averages(computing.processes)
-    return EpochStats(total, time_s, images_per_s, num_done, last_loss, stop_signal)
+    time_s, images_per_s, num_timed = clock.averages(computing.processes)
+    return EpochStats(total, time_s, images_per_s, num_done, last_loss, stop_signal, num_timed)
 
 
 @torch.inference_mode()
@@ -131,6 +131,7 @@ def evaluate(
     processes = computing.processes
     model.eval()
     meter, recorder, num_batches = Meter(processes.device), PredictionRecorder(), 0
+    unsound = UnsoundPlaces()
     devices.synchronize(processes.device)
     began_s = time.perf_counter()
     for num_batches, batch in enumerate(batches, start=1):
@@ -140,8 +141,10 @@ def evaluate(
         logits, targets = computing.logits(model, batch)
         losses = F.cross_entropy(logits, targets, reduction="none")
         meter.add(logits, targets, losses, step=num_batches)
+        sound = are_sound(logits, losses)
+        unsound.add(batch.indices, sound)
         if with_predictions:
-            recorder.add(batch.indices, logits, targets)
+            recorder.add(batch.indices, logits, targets, sound=sound)
     counts = meter.read().metrics.counts()
     time_s = time.perf_counter() - began_s
     metrics = Metrics(*processes.sum(counts))
@@ -151,7 +154,12 @@ def evaluate(
         time_s=time_s / max(1, num_batches),
         images_per_s=metrics.num_images / max(processes.gather(time_s)),
         predictions=merged(processes.gather(recorder.read())) if with_predictions else None,
+        not_finite=_of_all(processes, unsound) if metrics.num_not_finite else (),
     )
+
+
+def _of_all(processes: Processes, unsound: UnsoundPlaces) -> tuple[int, ...]:
+    return tuple(sorted(sum(processes.gather(unsound.read()), [])))
 
 
 @dataclass
@@ -222,18 +230,19 @@ class _Clock:
             loss_scale=scale,
         )
 
-    def averages(self, processes: Processes) -> tuple[float, float]:
-        """Return (seconds a step, images a second over all ranks) without the warm-up."""
+    def averages(self, processes: Processes) -> tuple[float, float, int]:
+        """Return (seconds a step, images a second, images), over all ranks without the warm-up."""
         (num_images,) = processes.sum([self._counted.num_images])
         return (
             self._counted.time_s / max(1, self._counted.num_steps),
             num_images / max(self._counted.time_s, 1e-9),
+            num_images,
         )
 
 
 def _not_finite(step: int, learning_rate: float, loss_scale: float) -> str:
     return (
-        f"the loss became NaN or infinite at step {step} of this epoch (learning rate "
-        f"{learning_rate:g}, loss scale {loss_scale:g}); the last checkpoint is untouched: lower "
-        "TRAIN.LR, or where precision is fp16 take --precision bf16 or fp32"
+        f"the outputs or the loss became NaN or infinite at step {step} of this epoch (learning "
+        f"rate {learning_rate:g}, loss scale {loss_scale:g}); the last checkpoint is untouched: "
+        "lower TRAIN.LR, or where precision is fp16 take --precision bf16 or fp32"
     )

@@ -129,7 +129,8 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         for extra in (input_choices(config), found.record, *(extra.record for extra in measured)):
             report |= extra
         log.write_json(report, request.folder / run_folder.RESULT)
-        _say_figures(console, request, stats, lines=[extra.line for extra in measured])
+        lines = [extra.line for extra in measured]
+        _say_figures(console, request, stats, paths=images.paths, lines=lines)
         _write_details(request, stats, images)
     return stats
 
@@ -216,12 +217,17 @@ def _report(
 
 
 def _say_figures(
-    console: Console, request: EvalRequest, stats: EvalStats, *, lines: Sequence[str]
+    console: Console,
+    request: EvalRequest,
+    stats: EvalStats,
+    *,
+    paths: Sequence[str],
+    lines: Sequence[str],
 ) -> None:
     if stats.metrics.num_not_finite:
         table = request.predictions
-        unnamed = f"; {table} names no class for such pictures" if table else ""
-        console.say(f"[Warning] the loss is NaN or infinite: are the weights?{unnamed}")
+        unnamed = f"; {table} names no class for such images" if table else ""
+        console.say(f"{log.not_finite_line(stats, paths)}: are the weights sound?{unnamed}")
     for line in lines:
         console.say(line)
     place = request.keep_predictions[0] if request.keep_predictions else request.folder

@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from lib.checked import COUNT, read_json_lines
 from lib.files import append_lines, write_atomically
 from lib.metrics import Metrics
 from lib.predictions import Predictions
+from lib.readable import shorten
 
 _CLOSE_TIMEOUT_S = 10.0
 # The lines of metrics.jsonl. Null stands for a figure that is not finite.
@@ -63,6 +64,12 @@ class EpochStats:
     num_steps_done: int  # within the epoch, those before a resume included
     last_loss: float  # of the last console line
     stop_signal: int = 0  # the signal that ended the epoch early; 0: it ran to its end
+    num_images_timed: int = 0  # those that `images_per_s` is of
+
+    @property
+    def timed_s(self) -> float:
+        """The seconds that `images_per_s` is of."""
+        return self.num_images_timed / max(self.images_per_s, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class EvalStats:
     time_s: float  # a batch
     images_per_s: float
     predictions: Predictions | None = None  # of each image, where they were asked for
+    not_finite: tuple[int, ...] = ()  # places in the list of images with NaN or infinite outputs
 
 
 def epoch_line(epoch: int, stats: IntervalStats) -> str:
@@ -119,6 +127,16 @@ def test_line(stats: EvalStats) -> str:
     )
 
 
+def not_finite_line(stats: EvalStats, paths: Sequence[str]) -> str:
+    """Return the warning that images got outputs that are NaN or infinite, with their names."""
+    names = ["/".join(Path(paths[place]).parts[-2:]) for place in stats.not_finite]
+    named = f" ({shorten(names)})" if names else ""
+    return (
+        f"[Warning] the outputs for {stats.metrics.num_not_finite} of {stats.metrics.num_images} "
+        f"images are NaN or infinite, so their loss is too; these images count as wrong{named}"
+    )
+
+
 def interval_record(epoch: int, stats: IntervalStats) -> dict[str, object]:
     """Return the metrics.jsonl line of a log interval."""
     return {
@@ -126,6 +144,7 @@ def interval_record(epoch: int, stats: IntervalStats) -> dict[str, object]:
         "epoch": epoch,
         "step": stats.step,
         "num_steps": stats.num_steps,
+        "num_images": stats.metrics.num_images,
         "time_s": round(stats.time_s, 3),
         "images_per_s": round(stats.images_per_s, 1),
         "data_time_s": round(stats.data_time_s, 3),
@@ -148,6 +167,7 @@ def eval_record(stats: EvalStats) -> dict[str, object]:
         "num_correct_top5": stats.metrics.num_correct_top5,
         "num_images_used": stats.metrics.num_images,
         "num_images_expected": stats.num_expected,
+        "num_images_not_finite": stats.metrics.num_not_finite,
     }
 
 

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 import torch
 
 _LOSS_UNIT = 2**20  # losses are summed in steps of 2**-20, finer than float32 around log(1000)
-_LARGEST_LOSS = 2**20  # of an image; more counts as this, so that 2**23 images fit into an int64
+# A float32 loss is split into limbs of 40 bits of these steps, each summed in an int64 of its own:
+# losses of any size are summed exactly, up to 2**23 images a reading.
+_LIMB_BITS = 40
+_CUTS = (2.0**20, 2.0**60, 2.0**100)  # where one limb ends and the next begins
+_NUM_LIMBS = len(_CUTS) + 1
 _SCALE_UNIT = 2**16
 _NO_STEP = 2**62
 _NO_PLACE = 2**31
@@ -28,7 +32,7 @@ class Metrics:
     num_correct_top1: int = 0
     num_correct_top5: int = 0
     loss_units: int = 0  # summed loss in units of 2**-20
-    num_not_finite: int = 0  # images whose loss is NaN or infinite
+    num_not_finite: int = 0  # images with NaN or infinity in their outputs or loss: never right
 
     def __add__(self, other: Metrics) -> Metrics:
         return Metrics(*(a + b for a, b in zip(self.counts(), other.counts(), strict=True)))
@@ -79,40 +83,55 @@ def places_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.where(logits.isnan().any(dim=1), _NO_PLACE, num_at_least) - 1
 
 
+def are_sound(logits: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+    """Return N bools: False for images with NaN or infinity among N x C logits, or as loss."""
+    return torch.isfinite(losses) & torch.isfinite(logits).all(dim=1)
+
+
 class Meter:
     """Running sums on the device."""
 
     def __init__(self, device: torch.device):
         self._device = device
+        self._cuts = torch.tensor(_CUTS, device=device).unsqueeze(1)
+        units = (float(_LOSS_UNIT), *(1 / cut for cut in _CUTS))
+        self._units = torch.tensor(units, device=device).unsqueeze(1)
         self.reset()
 
     def reset(self) -> None:
         """Start again from zero."""
         self._num_images = 0  # known on the host: batches say their size
-        self._sums = torch.zeros(4, dtype=torch.int64, device=self._device)
+        self._sums = torch.zeros(3 + _NUM_LIMBS, dtype=torch.int64, device=self._device)
         self._first_bad_step = torch.full((), _NO_STEP, dtype=torch.int64, device=self._device)
 
     def add(
         self, logits: torch.Tensor, targets: torch.Tensor, losses: torch.Tensor, *, step: int
     ) -> None:
         """Add a batch: logits N x C, targets N (int64), losses N (float32). No host sync."""
-        places = places_of(logits, targets)
-        finite = torch.isfinite(losses)
-        summable = torch.where(finite, losses, 0.0).clamp(max=_LARGEST_LOSS)
-        units = summable.mul(_LOSS_UNIT).round().to(torch.int64)
-        num_bad = (~finite).sum()
+        sound = are_sound(logits, losses)
+        places = torch.where(sound, places_of(logits, targets), _NO_PLACE)
+        num_bad = (~sound).sum()
+        counts = torch.stack([(places < 1).sum(), (places < 5).sum(), num_bad])
         self._num_images += len(targets)
-        hits = [(places < 1).sum(), (places < 5).sum()]
-        self._sums += torch.stack([*hits, units.sum(), num_bad])
+        self._sums += torch.cat([counts, self._limbs(torch.where(sound, losses, 0.0))])
         this_step = torch.where(num_bad > 0, step, _NO_STEP)
         self._first_bad_step = torch.minimum(self._first_bad_step, this_step)
+
+    def _limbs(self, losses: torch.Tensor) -> torch.Tensor:
+        """Return the summed limbs (int64) of finite losses; each subtraction here is exact."""
+        whole = losses.unsqueeze(0)
+        above = torch.div(whole, self._cuts).trunc().mul(self._cuts)  # what the higher limbs hold
+        below = torch.cat([above, torch.zeros_like(whole)])
+        parts = torch.cat([whole, above]) - below
+        return parts.mul(self._units).round().to(torch.int64).sum(dim=1)
 
     def read(self, loss_scale: torch.Tensor | None = None) -> Reading:
         """Return this process's sums since the last `reset`: the one host sync of an interval."""
         scale = self._sums.new_zeros(()) if loss_scale is None else loss_scale * _SCALE_UNIT
         scale_units = scale.round().to(torch.int64) if loss_scale is not None else scale
         values = torch.cat([self._sums, torch.stack([scale_units, self._first_bad_step])]).tolist()
-        top1, top5, loss_units, num_bad, scale_value, first_bad = values
+        top1, top5, num_bad, *limbs, scale_value, first_bad = values
+        loss_units = sum(limb << (_LIMB_BITS * place) for place, limb in enumerate(limbs))
         return Reading(
             Metrics(self._num_images, top1, top5, loss_units, num_bad),
             loss_scale=scale_value / _SCALE_UNIT,

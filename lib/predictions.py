@@ -10,6 +10,7 @@ import torch
 from lib.confusion import ConfusionCounts
 
 NUM_KEPT = 5  # classes an image
+NO_CLASS = -1  # of an image whose outputs are NaN or infinite
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,19 @@ class Predictions:
 
     `indices` (N, int64) are places in that list: images that could not be decoded are missing.
     `targets` (N, int64) are the true classes. `classes` (N x k, int64) are the k = 5 (or all, if
-    fewer) likeliest, the best first, and `probabilities` (N x k, float32) their softmax shares.
-    All are CPU tensors.
+    fewer) likeliest, the best first, and `probabilities` (N x k, float32) their softmax shares:
+    NaN where outputs were NaN or infinite, whose classes mean nothing. All are CPU tensors.
     """
 
     indices: torch.Tensor
     targets: torch.Tensor
     classes: torch.Tensor
     probabilities: torch.Tensor
+
+    @property
+    def answers(self) -> torch.Tensor:
+        """The likeliest class of each image (N, int64); NO_CLASS where outputs were not finite."""
+        return torch.where(self.probabilities[:, 0].isnan(), NO_CLASS, self.classes[:, 0])
 
     @property
     def num_classes_met(self) -> int:
@@ -36,7 +42,7 @@ class Predictions:
 
     def confusion(self, num_classes: int) -> ConfusionCounts:
         """Return how many images of a class were taken for which."""
-        return ConfusionCounts(self.targets.numpy(), self.classes[:, 0].numpy(), num_classes)
+        return ConfusionCounts(self.targets.numpy(), self.answers.numpy(), num_classes)
 
 
 class PredictionRecorder:
@@ -46,11 +52,22 @@ class PredictionRecorder:
         self._indices: list[int] = []
         self._kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
-    def add(self, indices: Sequence[int], logits: torch.Tensor, targets: torch.Tensor) -> None:
-        """Add a batch: places in the image list, logits N x C (float32), targets N (int64)."""
+    def add(
+        self,
+        indices: Sequence[int],
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        sound: torch.Tensor,
+    ) -> None:
+        """Add a batch: places in the image list, logits N x C (float32), targets N (int64).
+
+        `sound` (N, bool) is False where outputs are NaN or infinite.
+        """
         assert len(indices) == len(targets), "each image of a batch has a place in the list"
         scores, classes = logits.topk(min(NUM_KEPT, logits.shape[1]), dim=1)
         shares = logits.softmax(dim=1).gather(1, classes)
+        shares = torch.where(sound.unsqueeze(1), shares, torch.nan)
         self._indices += indices
         self._kept.append((targets, _tied_ones_first(classes, scores, targets), shares))
 
@@ -74,6 +91,26 @@ def _tied_ones_first(
     is_shared = (scores[:, 0] == scores[:, 1]) & (classes[:, 0] == targets)
     first_two = torch.where(is_shared.unsqueeze(1), classes[:, :2].flip(1), classes[:, :2])
     return torch.cat([first_two, classes[:, 2:]], dim=1)
+
+
+class UnsoundPlaces:
+    """Collects on the device which images of one rank's batches got outputs that are not finite."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[Sequence[int], torch.Tensor]] = []
+
+    def add(self, indices: Sequence[int], sound: torch.Tensor) -> None:
+        """Add a batch: places in the image list, and N bools that are False for such images."""
+        self._batches.append((indices, sound))
+
+    def read(self) -> list[int]:
+        """Return their places."""
+        return [
+            place
+            for indices, sound in self._batches
+            for place, is_sound in zip(indices, sound.tolist(), strict=False)
+            if not is_sound
+        ]
 
 
 def merged(shares: Sequence[Predictions | None]) -> Predictions | None:

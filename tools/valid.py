@@ -8,7 +8,7 @@ from pathlib import Path
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import ArgumentParser, run_script
+from lib.cli import ArgumentParser, PartlyFailed, run_script
 from lib.config import default_run_folder
 from lib.csv_text import NOTE
 from lib.environment import read_environment
@@ -55,7 +55,12 @@ def main() -> int:
     )
 
     def work(processes: Processes) -> None:
-        evaluate_weights(config, request, processes)
+        metrics = evaluate_weights(config, request, processes).metrics
+        if metrics.num_not_finite and processes.ranks.is_main:
+            raise PartlyFailed(
+                f"the outputs for {metrics.num_not_finite} of {metrics.num_images} images are NaN "
+                "or infinite; these images are counted as wrong"
+            )
 
     _common.run_on_cards(
         args,

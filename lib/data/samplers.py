@@ -6,6 +6,7 @@ run gives the same batches with any number of workers and after a restart in mid
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch.utils.data import Sampler
@@ -34,7 +35,8 @@ class TrainBatches(Sampler[list[SampleKey]]):
     At step k the ranks together take pictures k * B .. (k + 1) * B - 1 of the epoch's order, with
     B = batch_size * world_size: what one process with batches of B takes. Where the world size
     doesn't divide the number of pictures, the first world_size - 1 or fewer come a second time.
-    The last batch may be short; nothing is dropped.
+    The last batch may be short; nothing is dropped. Where fewer than a quarter of a batch would
+    be left for it, it takes half of the batch before it as well: its step counts as much as any.
 
     Attributes:
         epoch: set it before each epoch.
@@ -57,10 +59,28 @@ class TrainBatches(Sampler[list[SampleKey]]):
         return _ceil_div(self._num_images, self._batch_size * self._world_size)
 
     @property
-    def last_batch_size(self) -> int:
-        """Pictures in one rank's last batch of an epoch."""
+    def last_batch_sizes(self) -> tuple[int, int]:
+        """Pictures in one rank's last two batches of an epoch; 0 for one that there isn't."""
+        *_, before, begin, end = (0, 0, *self._ends())
+        return begin - before, end - begin
+
+    @property
+    def is_spread(self) -> bool:
+        """True where the last two batches share what is left of an epoch."""
+        return 0 < self._num_left * 4 < self._batch_size and len(self) > 1
+
+    @property
+    def _num_left(self) -> int:
+        """Pictures of one rank beyond its full batches."""
+        return _ceil_div(self._num_images, self._world_size) % self._batch_size
+
+    def _ends(self) -> list[int]:
+        """Where each batch ends within a rank's pictures of an epoch."""
         shard_size = _ceil_div(self._num_images, self._world_size)
-        return shard_size - (len(self) - 1) * self._batch_size
+        ends = [min(shard_size, step * self._batch_size) for step in range(1, len(self) + 1)]
+        if self.is_spread:
+            ends[-2] -= self._batch_size // 2
+        return ends
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Yield the (index, seed) pairs of each batch.
@@ -78,8 +98,9 @@ class TrainBatches(Sampler[list[SampleKey]]):
         order = epoch_order(self._num_images, self._seed, epoch)
         num_padded = _ceil_div(self._num_images, self._world_size) * self._world_size
         shard = order[torch.arange(self._rank, num_padded, self._world_size) % self._num_images]
-        for step in range(self.start_step, len(self)):
-            indices = shard[step * self._batch_size : (step + 1) * self._batch_size].tolist()
+        ends = self._ends()
+        for begin, end in list(pairwise([0, *ends]))[self.start_step :]:
+            indices = shard[begin:end].tolist()
             yield [(index, sample_seed(self._seed, epoch, index)) for index in indices]
 
 

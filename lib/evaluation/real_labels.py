@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lib.evaluation.classes import EvaluationSet
 from lib.evaluation.measure import Measured
-from lib.predictions import Predictions
+from lib.predictions import NO_CLASS, Predictions
 from lib.readable import shorten
 
 NUM_PICTURES = 50_000
@@ -34,11 +34,12 @@ class RealLabels:
     def measure(self, predictions: Predictions) -> Measured:
         """Tell of how many pictures the likeliest class is a right one."""
         num_images = num_correct = 0
-        best = predictions.classes[:, 0].tolist()
+        best = predictions.answers.tolist()
         for index, predicted in zip(predictions.indices.tolist(), best, strict=True):
             if self.right[index]:
                 num_images += 1
-                num_correct += self.found.output(predicted) in self.right[index]
+                is_known = predicted != NO_CLASS
+                num_correct += is_known and self.found.output(predicted) in self.right[index]
         accuracy = round(100 * num_correct / max(1, num_images), 3)
         record = {
             "accuracy_real": accuracy,

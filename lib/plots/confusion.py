@@ -31,7 +31,7 @@ def save_confusion(confusion: ConfusionCounts, class_names: Sequence[str], path:
     classes are drawn together and the most frequent confusions listed. A class without a name that
     can be drawn appears as `#3`.
     """
-    num_images, num_correct = int(confusion.counts.sum()), int(confusion.num_correct.sum())
+    num_images, num_correct = int(confusion.num_images.sum()), int(confusion.num_correct.sum())
     top1 = f"top-1 {100 * num_correct / num_images:.3f} % of " if num_images else ""
     title = f"{top1}{num_images} image{'' if num_images == 1 else 's'}"
     labels = labels_of(class_names, confusion.num_classes)

@@ -18,6 +18,7 @@ from lib.run_folder import CONFIG
 from lib.stores import is_url
 
 NUM_SHOWN = 24
+_NO_ANSWER = "no class: NaN or infinite outputs"
 _THUMBNAIL_SIDE = 320  # pixels, for screens of two a CSS pixel
 
 
@@ -89,7 +90,7 @@ def _read(run: RunFiles, data_path: Path | str) -> ImageList:
 def num_mistakes(kept: KeptPredictions) -> int:
     """Return how many pictures' likeliest class is wrong."""
     predictions = kept.predictions
-    return int((predictions.classes[:, 0] != predictions.targets).sum())
+    return int((predictions.answers != predictions.targets).sum())
 
 
 def surest_mistakes(
@@ -97,7 +98,7 @@ def surest_mistakes(
 ) -> list[Mistake]:
     """Return the mistakes of the highest probability, the highest first."""
     predictions = kept.predictions
-    wrong = (predictions.classes[:, 0] != predictions.targets).nonzero().flatten()
+    wrong = (predictions.answers != predictions.targets).nonzero().flatten()
     sureness = predictions.probabilities[wrong, 0].nan_to_num(-1)
     order = wrong[sureness.argsort(descending=True, stable=True)[:NUM_SHOWN]]
     return [_mistake(kept, row, class_names, pictures) for row in order.tolist()]
@@ -114,7 +115,7 @@ def _mistake(
     return Mistake(
         path,
         class_names[target],
-        class_names[int(classes[0])],
+        class_names[int(classes[0])] if shares[0].isfinite() else _NO_ANSWER,
         percent=_percent(shares[0]),
         true_percent=_percent(of_true[0]) if len(of_true) else None,
         image=image,

@@ -100,8 +100,8 @@ def _figures(run: RunFiles) -> list[Figure]:
             Figure("Images", _number(result["num_train_images"]), f"and {num_val} to validate")
         )
     if epochs:
-        speed = f"{_number(epochs[-1].get('images_per_s'), 0)}/s"
-        figures.append(Figure("Speed", speed, "images in training"))
+        images_per_s = result.get("images_per_s", epochs[-1].get("images_per_s"))
+        figures.append(Figure("Speed", f"{_number(images_per_s, 0)}/s", "images in training"))
     duration_s = result.get("duration_s")
     if isinstance(duration_s, int | float):
         figures.append(Figure("Duration", duration(duration_s), "since the last start"))

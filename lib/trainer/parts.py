@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -107,9 +108,19 @@ class Progress:
     report: dict[str, object]  # what result.json will say so far
 
     def note_epoch(self, stats: EpochStats) -> None:
-        """Put the training figures of an epoch, or of its part until a stop, into the report."""
+        """Put the training figures of an epoch, or of its part until a stop, into the report.
+
+        The speed is the whole run's, resumes included; the launchers report the last epoch's.
+        """
+        before_s, num_before = (self.report.get(k, 0) for k in ("train_time_s", "num_images_timed"))
+        time_s = before_s + stats.timed_s  # type: ignore[operator]
+        num_images = num_before + stats.num_images_timed  # type: ignore[operator]
+        if num_images:  # none where all was done before a resume: its figure stands
+            self.report["images_per_s"] = round(num_images / time_s, 1)
         self.report.update(
-            images_per_s=round(stats.images_per_s, 1),
+            train_time_s=round(time_s, 3),
+            num_images_timed=num_images,
+            images_per_s_last_epoch=round(stats.images_per_s, 1),
             step_time_ms=round(1000 * stats.time_s, 3),
             train_loss=round(stats.last_loss, 5),
             train_accuracy_top1=round(stats.metrics.accuracy_top1, 3),
@@ -124,14 +135,12 @@ class Progress:
 
     def with_saved_speed(self, stats: EpochStats) -> EpochStats:
         """Return the figures of an epoch whose last step was done before a resume."""
-        saved: dict[str, float] = {
-            key: self.report[key]  # type: ignore[misc]
-            for key in ("step_time_ms", "images_per_s", "train_loss")
-        }
+        saved: dict[str, float] = self.report  # type: ignore[assignment]
         return replace(
             stats,
             time_s=saved["step_time_ms"] / 1000,
-            images_per_s=saved["images_per_s"],
+            images_per_s=saved.get("images_per_s_last_epoch", saved["images_per_s"]),
+            num_images_timed=0,
             last_loss=saved["train_loss"],
         )
 
@@ -151,6 +160,7 @@ def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> 
     check_same_start(start, processes)
     seed = start.seed(config.SEED)
     torch.manual_seed(seed)
+    random.seed(seed)  # nothing here draws from it, but its state is saved with the others
     computing = build_computing(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
     precision = computing.precision
     network: nn.Module = build_model(config, num_classes)
@@ -208,8 +218,8 @@ def restored_progress(start: Start) -> Progress:
 
 def _check_smallest_part(batches: TrainBatches, config: CfgNode) -> None:
     # Normalising one picture's 1 x 1 maps over themselves is impossible; say so before hours pass.
-    sizes = (config.TRAIN.BATCH_SIZE_PER_GPU, batches.last_batch_size)
-    parts = [size // min(config.TRAIN.ACCUM_STEPS, size) for size in sizes]
+    sizes = (config.TRAIN.BATCH_SIZE_PER_GPU, *batches.last_batch_sizes)
+    parts = [size // min(config.TRAIN.ACCUM_STEPS, size) for size in sizes if size]
     if config.MODEL.IMAGE_SIZE[0] == 32 and min(parts) == 1:
         raise ValueError(
             "the last batch of an epoch, or a part of it, has 1 image a card, whose maps are 1 x 1 "

@@ -11,6 +11,7 @@ from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import input_choices, input_lines
 from lib.checked import read_json
+from lib.data import TrainBatches
 from lib.data.bad_images import in_one_line
 from lib.distributed import Processes
 from lib.environment import num_cores
@@ -155,7 +156,7 @@ class Reporter:
             "epoch": epoch,
             "train_loss": round(train_loss, 5),
             "train_accuracy_top1": progress.report["train_accuracy_top1"],
-            "images_per_s": progress.report["images_per_s"],
+            "images_per_s": progress.report["images_per_s_last_epoch"],
             "val_loss": round(stats.metrics.loss, 5),
             "val_accuracy_top1": round(stats.metrics.accuracy_top1, 3),
             "val_accuracy_top5": round(stats.metrics.accuracy_top5, 3),
@@ -297,6 +298,7 @@ class Reporter:
             f"epochs {train.END_EPOCH}, steps {parts.position.num_steps} an epoch, batch "
             f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "
             f"{ranks.world_size} card(s), {parts.schedule.describe()}",
+            _last_batches_line(parts.batches),
             optimising_line(self._config),
             *(f"evaluation, {line}" for line in input_lines(self._config)),
         ):
@@ -329,3 +331,14 @@ class Reporter:
         assert self._records is not None, "only rank 0 draws"
         records, _ = log.read_records(self._records.path)
         save_curves(records, self._folder / run_folder.CURVES)
+
+
+def _last_batches_line(batches: TrainBatches) -> str:
+    """Return what is said where the last two batches share what is left; empty elsewhere."""
+    if not batches.is_spread:
+        return ""
+    before, last = batches.last_batch_sizes
+    return (
+        f"the last two batches of an epoch have {before} and {last} images a card: less than a "
+        "quarter of a batch would be left for a step of its own"
+    )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib import checkpoint, run_folder
+from lib import checkpoint, log, run_folder
 from lib import device as devices
 from lib.assembly import eval_view
 from lib.cli import PartlyFailed, Stopped
@@ -245,19 +245,20 @@ class _Run:
         self._exchange_bad_images(self._val_ledger, "validate")
         if stats.metrics.num_not_finite:
             self._refuse_lost_weights(epoch)
+            said = log.not_finite_line(stats, parts.val_images.paths)
+            self._reporter.console.say(f"{said}; such weights are no best ones")
         return stats
 
     def _refuse_lost_weights(self, epoch: int) -> None:
         """Raise ValueError where weights are NaN or infinite, before they replace a checkpoint.
 
-        Finite ones may still give a loss that is not: BatchNorm's averages need some steps.
+        Finite ones may still give outputs that are not: BatchNorm's averages need some steps.
         """
         if not all(torch.isfinite(p).all() for p in self._parts.network.parameters()):
             raise ValueError(
                 f"weights are NaN or infinite after epoch {epoch}; nothing is saved of this epoch: "
                 "lower TRAIN.LR"
             )
-        self._reporter.console.say("[Warning] the validation loss is NaN or infinite")
 
     def _note_bad_images(self, ledger: BadImageLedger, bad: BadImages) -> None:
         """Record them; what ends the run on one of several ranks has to end it on all."""
@@ -292,13 +293,17 @@ class _Run:
         )
 
     def _note_best(self, epoch: int, stats: EvalStats) -> None:
-        """Keep the weights where this evaluation is the best of the whole run, resumes included."""
+        """Keep the weights where this evaluation is the best of the whole run, resumes included.
+
+        Weights whose outputs are not all finite stand in for the best until there are sound ones.
+        """
         accuracy = stats.metrics.accuracy_top1
-        if accuracy <= self._progress.best_accuracy:
+        is_sound = stats.metrics.num_not_finite == 0
+        if self._progress.best_accuracy >= (accuracy if is_sound else 0.0):
             return
         weights = checkpoint.to_cpu(self._parts.judged_network.state_dict())
         if self._keep_weights(run_folder.BEST, weights):  # else the next good one is tried again
-            self._progress.best_accuracy = accuracy
+            self._progress.best_accuracy = accuracy if is_sound else -1.0
             self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
             self._reporter.keep_predictions(stats.predictions, epoch)
 

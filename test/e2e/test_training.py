@@ -68,7 +68,7 @@ def test_a_run_learns_and_leaves_every_file_it_promises(run: Path) -> None:
 
 def test_the_parsers_of_the_log_give_the_figures_of_result_json(run: Path) -> None:
     result, log = result_of(run), run / "log"
-    assert awk(AWK_FPS, log) == [f"{result['images_per_s']:.1f}"]
+    assert awk(AWK_FPS, log) == [f"{result['images_per_s_last_epoch']:.1f}"]
     assert awk(AWK_ACCURACY, log) == [f"{result['accuracy_top1']:.3f}"]
     assert awk(AWK_LOSS, log)[-1] == f"{result['train_loss']:.5f}"
     lines = log.read_text().splitlines()
@@ -77,6 +77,10 @@ def test_the_parsers_of_the_log_give_the_figures_of_result_json(run: Path) -> No
     assert sum(float(line.split()[2]) for line in steps) == pytest.approx(
         result["compile_time_s"], abs=2e-4
     )
+    # Fault S15: the speed in result.json is the run's, but for the two first steps of 4 images.
+    assert result["num_images_timed"] == 2 * 27 - 2 * 4
+    speed = result["num_images_timed"] / result["train_time_s"]
+    assert result["images_per_s"] == pytest.approx(speed, rel=0.01)
     last = max(i for i, line in enumerate(lines) if line.startswith("Test:"))
     assert not any("Accuracy@1" in line or "Test" in line for line in lines[last + 1 :])
     assert lines[last].split("\t")[0].startswith("Test: Time ")
@@ -239,7 +243,8 @@ def test_a_performance_run_takes_exactly_its_steps_and_writes_no_weights(
         assert result_of(folder)["num_steps"] == num_steps
         assert not list(tmp_path.rglob("*.pth.tar"))
         (folder / "log").write_text(done.stdout)
-        assert awk(AWK_FPS, folder / "log") == [f"{result_of(folder)['images_per_s']:.1f}"]
+        speed = result_of(folder)["images_per_s_last_epoch"]
+        assert awk(AWK_FPS, folder / "log") == [f"{speed:.1f}"]
         accuracy = f"{result_of(folder)['accuracy_top1']:.3f}"
         assert awk(AWK_ACCURACY, folder / "log") == [accuracy]
 
@@ -339,17 +344,24 @@ def test_bad_training_pictures_met_by_any_rank_are_said_listed_once_and_counted(
     assert (result["num_train_images"], result["num_bad_images"]) == (29, 2)
 
 
-def test_an_evaluation_replaces_the_files_of_the_one_before_and_nan_is_null(
+def test_an_evaluation_replaces_the_files_of_the_one_before_and_nan_is_null_and_wrong(
     run: Path, tiny_data: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
+    """Fault S8."""
     weights = torch.load(run / "model_best.pth.tar", weights_only=True)
     weights["classifier.bias"][0] = float("nan")
     torch.save(weights, tmp_path / "nan.pth")
     common = (VALID, tiny_data, "--cfg", tiny_yaml, "--out", tmp_path / "e", "--testModel")
     assert run_script(*common, run / "model_best.pth.tar", "--per_class").returncode == 0
     done = run_script(*common, tmp_path / "nan.pth")
-    assert done.returncode == 0 and "NaN or infinite" in done.stdout
-    assert result_of(tmp_path / "e")["loss"] is None
+    assert done.returncode == 1
+    assert done.stderr.startswith("[Error] the outputs for 11 of 11 images are NaN or infinite")
+    lines = done.stdout.splitlines()
+    assert "the outputs for 11 of 11 images are NaN" in done.stdout and "c0/0.png" in done.stdout
+    assert lines[-1].startswith("Test: ") and lines[-1].endswith("\tAccuracy@5 0.000")
+    result = result_of(tmp_path / "e")
+    assert result["loss"] is None and result["num_images_not_finite"] == 11
+    assert result["num_correct_top1"] == result["num_correct_top5"] == 0
     assert not (tmp_path / "e" / "per_class.csv").exists()
 
 
@@ -454,7 +466,7 @@ def test_help_names_every_option_with_its_default(run_script: RunScript) -> None
         (["--pretrained", "absent.pth"], "absent.pth"),
         (["--cfg", "absent.yaml"], "absent.yaml"),
         (["MODEL.NUM_CLASSES", "5"], "MODEL.NUM_CLASSES 5"),
-        (["MODEL.IMAGE_SIZE", "[32, 32]", "--bs", "13"], "take another --bs"),
+        (["MODEL.IMAGE_SIZE", "[32, 32]", "--bs", "2"], "take another --bs"),
         (["--no_such_option"], "--no_such_option"),
     ],
 )

@@ -128,3 +128,38 @@ def test_an_epoch_in_progress_keeps_its_order_when_the_next_one_is_set() -> None
     batches.epoch = 1
     assert [first, *begun] == whole
     assert list(batches) != whole
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "world_size", "sizes"),
+    [
+        (481, 32, 1, [32] * 14 + [16, 17]),  # 1 left
+        (487, 32, 1, [32] * 14 + [16, 23]),  # 7
+        (488, 32, 1, [32] * 15 + [8]),  # a quarter: a step of its own
+        (33, 32, 1, [16, 17]),
+        (31, 32, 1, [31]),  # fewer than a batch
+        (480, 32, 1, [32] * 15),
+        (321, 16, 2, [16] * 9 + [8, 9]),  # 161 a rank: one picture comes twice
+        (14, 13, 1, [7, 7]),
+    ],
+)
+def test_what_is_left_of_an_epoch_is_no_full_step_of_a_few_pictures(
+    num_images: int, batch_size: int, world_size: int, sizes: list[int]
+) -> None:
+    """Fault S16: fewer than a quarter of a batch share the last two steps with the batch before."""
+    ranks = batches_of_ranks(num_images, batch_size, world_size)
+    for batches in ranks:
+        assert [len(batch) for batch in batches] == sizes
+        for start in (len(sizes) - 1, len(sizes)):  # a resume before and after the last step
+            rest = batches_of_ranks(num_images, batch_size, world_size, start_step=start)
+            assert batches[start:] in rest
+    batches = TrainBatches(num_images, batch_size, world_size=world_size)
+    assert batches.last_batch_sizes == ((0, *sizes)[-2], sizes[-1])
+    assert len(batches) == len(sizes)
+    together = sorted(key for batches in ranks for batch in batches for key in batch)
+    assert {index for index, _ in together} == set(range(num_images))
+    if world_size == 2:  # what one process with the whole batch takes, at each step
+        [alone] = batches_of_ranks(320 + 2, 32, 1)
+        pairs = batches_of_ranks(320 + 2, 16, 2)
+        for step, batch in enumerate(alone):
+            assert sorted(key for rank in pairs for key in rank[step]) == sorted(batch)

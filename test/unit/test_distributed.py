@@ -33,7 +33,7 @@ from lib.environment import read_environment
 ranks = read_environment().ranks
 facts = {}
 with Processes(ranks, torch.device("cpu")) as processes:
-    facts["sum"] = processes.sum([ranks.rank + 1, 2**61, 0])
+    facts["sum"] = processes.sum([ranks.rank + 1, 2**61, 0, 2**150 + 1, -5])
     facts["gather"] = processes.gather({"rank": ranks.rank, "text": "x" * (1 + ranks.rank)})
     model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm1d(2))
     for buffer in model.buffers():
@@ -99,8 +99,8 @@ def two_ranks(tmp_path_factory):
 
 
 def test_counts_are_summed_exactly_over_two_ranks(two_ranks):
-    """Pitfall 18: integers, beyond what a float could hold."""
-    assert [facts["sum"] for facts in two_ranks] == [[3, 2**62, 0]] * 2
+    """Pitfall 18, Fault S9: integers, beyond what a float or 64 bits could hold."""
+    assert [facts["sum"] for facts in two_ranks] == [[3, 2**62, 0, 2**151 + 2, -10]] * 2
 
 
 def test_items_are_gathered_in_rank_order_on_every_rank(two_ranks):

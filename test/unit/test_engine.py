@@ -230,6 +230,30 @@ def test_evaluation_counts_every_image_once_and_its_predictions_agree() -> None:
     assert sum(row[i] for i, row in enumerate(confusion)) == stats.metrics.num_correct_top1
 
 
+def test_images_with_outputs_that_are_not_finite_are_wrong_counted_and_named() -> None:
+    """Fault S8."""
+
+    class Breaks(TinyNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(images)
+            logits[-1, 3] = float("nan")
+            return logits
+
+    stats = evaluate(
+        Breaks(),
+        batches([5, 5, 2]),
+        num_images=12,
+        computing=computing(),
+        on_batch=lambda index, bad: None,
+        with_predictions=True,
+    )
+    assert stats.not_finite == (4, 9, 11) and stats.metrics.num_not_finite == 3
+    assert stats.predictions is not None
+    right = stats.predictions.answers == stats.predictions.targets
+    assert not right[list(stats.not_finite)].any()
+    assert int(right.sum()) == stats.metrics.num_correct_top1
+
+
 def test_evaluation_does_not_depend_on_how_the_images_are_grouped() -> None:
     """Pitfall 18: sums of integers are the same in any grouping."""
     model, data = TinyNet(), batches([6, 6])

@@ -1,6 +1,7 @@
 """Exact sums of losses and hits, read once a log interval."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -205,3 +206,31 @@ def test_counts_make_the_metrics_again():
     metrics = Metrics(5, 4, 3, 2, 1)
     assert Metrics(*metrics.counts()) == metrics
     assert (metrics + metrics).counts() == (10, 8, 6, 4, 2)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 3])
+def test_an_image_with_any_output_that_is_not_finite_is_never_right(bad, place):
+    """Fault S8: topk may put the right class first all the same."""
+    logits = torch.tensor([[9.0, 0, 0, 0], [9.0, 0, 0, 0], [0, 0, 0, 9.0]])
+    targets = torch.tensor([0, 0, 3])
+    logits[1, place] = bad
+    metrics = measured((logits, targets, F.cross_entropy(logits, targets, reduction="none")))
+    assert (metrics.num_correct_top1, metrics.num_correct_top5) == (2, 2)
+    assert metrics.num_not_finite == 1 and math.isnan(metrics.loss)
+
+
+def test_losses_of_any_size_are_summed_exactly():
+    """Fault S9: they were cut at 2**20 an image; sums of ranks are those of one process."""
+    generator = torch.Generator().manual_seed(0)
+    exponents = torch.linspace(-19, 127, 1000)
+    losses = (1 + torch.rand(1000, generator=generator)).mul(2.0**exponents)
+    losses[:3] = torch.tensor([32_407_832.0, 3.4e38, -1e-9])
+    logits, targets, _ = batch(1000)
+    whole = measured((logits, targets, losses))
+    expected = sum(round(Fraction(loss) * 2**20) for loss in losses.tolist())
+    assert whole.loss_units == expected
+    assert whole.loss == pytest.approx(losses.double().mean().item(), rel=1e-12)
+    shares = [measured((logits[i::2], targets[i::2], losses[i::2])) for i in range(2)]
+    assert shares[0] + shares[1] == whole
+    assert measured((logits[:1], targets[:1], losses[:1])).loss == 32_407_832.0

@@ -1,0 +1,67 @@
+"""lib/trainer: what a run keeps of its epochs, and what it starts with."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lib.config import load_config
+from lib.distributed import Processes
+from lib.environment import RankInfo
+from lib.log import EpochStats, EvalStats
+from lib.metrics import Metrics
+from lib.trainer import run
+from lib.trainer.parts import Progress, build_parts
+from lib.trainer.starting import TrainRequest
+
+
+def epoch_stats(num_images: int, images_per_s: float) -> EpochStats:
+    return EpochStats(
+        Metrics(num_images), 0.1, images_per_s, 1, last_loss=1.0, num_images_timed=num_images
+    )
+
+
+def test_the_speed_of_a_run_is_all_its_images_over_all_its_time() -> None:
+    """Fault S15: not the last epoch's, which the launchers report."""
+    progress = Progress(Metrics(), -1.0, {})
+    for num_images, images_per_s in ((400, 100.0), (100, 25.0)):
+        progress.note_epoch(epoch_stats(num_images, images_per_s))
+    assert progress.report["images_per_s"] == pytest.approx(500 / (400 / 100 + 100 / 25))
+    assert progress.report["images_per_s_last_epoch"] == 25.0
+    resumed = Progress(Metrics(), -1.0, dict(progress.report))
+    done = resumed.with_saved_speed(epoch_stats(0, 0.0))
+    assert (done.images_per_s, done.num_images_timed) == (25.0, 0)
+    resumed.note_epoch(done)
+    assert resumed.report == progress.report | {"train_accuracy_top1": 0.0}
+
+
+def test_weights_with_outputs_that_are_not_finite_never_take_a_sound_ones_place() -> None:
+    """Fault S8: until there are sound ones they stand in, however right the rest is."""
+    kept: list[int] = []
+    progress = Progress(Metrics(), -1.0, {})
+    fake = SimpleNamespace(
+        _progress=progress,
+        _parts=SimpleNamespace(judged_network=SimpleNamespace(state_dict=dict)),
+        _keep_weights=lambda name, content: True,
+        _reporter=SimpleNamespace(keep_predictions=lambda predictions, epoch: kept.append(epoch)),
+    )
+    for epoch, (num_right, num_not_finite) in enumerate(((90, 1), (50, 0), (95, 1), (60, 0))):
+        metrics = Metrics(100, num_right, 100, 0, num_not_finite)
+        run._Run._note_best(fake, epoch, EvalStats(metrics, 100, 0.1, 1.0))  # type: ignore[arg-type]
+    assert kept == [0, 1, 3]
+    assert progress.best_accuracy == progress.report["best_accuracy_top1"] == 60.0
+
+
+def test_equal_runs_begin_with_equal_random_generators(tiny_data, tiny_yaml, tmp_path) -> None:
+    """Fault R8: Python's own was left as it was."""
+    config = load_config(tiny_yaml, ["SEED", "7"])
+    states = []
+    for _ in range(2):
+        random.seed()
+        processes = Processes(RankInfo(), torch.device("cpu"))
+        build_parts(config, TrainRequest(tiny_data, tmp_path, "tiny"), processes)
+        states.append(random.getstate())
+    assert states[0] == states[1]
