@@ -16,13 +16,16 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from types import FrameType
 from typing import NoReturn, TextIO
 
 from lib.environment import is_started_copy
 from lib.readable import readable
+from lib.shortages import shortage
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
+_BY_CTRL_C = "stopped by Ctrl-C"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # torch's own libraries are not CANN's: one of them is missed where torch_npu is for another torch.
 _WITHOUT_CANN = re.compile(
@@ -231,37 +234,93 @@ class _Shown:
         return getattr(self._stream, name)
 
 
+def end_imports_on_ctrl_c() -> None:
+    """Let Ctrl-C end the imports of an entry script in one line; `run_script` takes over from here.
+
+    No exception: libraries that are half imported make others of it, or crash.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_imports)
+
+
+def _end_imports(number: int, frame: FrameType | None) -> NoReturn:
+    with suppress(OSError):
+        os.write(2, f"{_BY_CTRL_C}\n".encode())
+    os._exit(128 + number)
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[list[int]]:
+    """Yield a list that Ctrl-C lengthens: whatever leaves the block then is its consequence."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> NoReturn:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    usual = (signal.default_int_handler, _end_imports)
+    if signal.getsignal(signal.SIGINT) not in usual:  # ignored, as in a shell's background jobs
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run an entry script's `main` and leave with its exit code.
 
     ValueError and OSError are the user's to mend: one line, exit code 2, or 1 for a disk that got
-    full on the way and for an output that could not all be printed. Any other exception is a bug of
+    full on the way and for an output that could not all be printed. What the machine lacks is one
+    line too, exit code 1. A stop that was asked for is no error. Any other exception is a bug of
     ours and keeps its traceback.
     """
     out = _Shown(sys.stdout, "standard output", keep="\n\t")
     err = _Shown(sys.stderr, "standard error", keep="\n\t\r")  # a progress bar begins its line anew
-    with redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
+    with redirect_stdout(out), redirect_stderr(err), _ctrl_c_noted() as interrupts:  # type: ignore[type-var]
         try:
             exit_code = main()
             out.finish()
-        except ValueError as error:
-            fail(str(error))
-        except PartlyFailed as error:
-            fail(str(error), EXIT_PARTLY_FAILED)
-        except Stopped as stop:
-            fail(str(stop), stop.exit_code)
-        except BrokenPipeError:  # whoever read our output, `head` say, has gone
-            sys.exit(128 + signal.SIGPIPE)
-        except OSError as error:  # a path that is not there, not ours, of another kind, too long
-            named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            is_on_the_way = error.errno in _DISK_FULL or error is out.failure
-            fail(named, EXIT_PARTLY_FAILED if is_on_the_way else EXIT_USER_ERROR)
-        except KeyboardInterrupt:
-            fail("stopped by Ctrl-C", 128 + signal.SIGINT)
-        except (ImportError, RuntimeError) as error:
-            if "torch_npu" in str(error) and "backend extension" in str(error):
-                fail(torch_npu_refusal(error.__cause__ or error))
+        except SystemExit:
+            raise
+        except BaseException as error:
+            if interrupts:
+                _leave(_BY_CTRL_C, 128 + signal.SIGINT)
+            if isinstance(error, BrokenPipeError) and error in (out.failure, err.failure):
+                sys.exit(128 + signal.SIGPIPE)  # whoever read our output, `head` say, has gone
+            _leave_after(error, is_of_output=error is out.failure)
             raise
         finally:
             out.release()
     sys.exit(exit_code)
+
+
+def _leave_after(error: BaseException, *, is_of_output: bool) -> None:
+    """Leave with one line for what is no bug of ours."""
+    if isinstance(error, Stopped):
+        _leave(str(error), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        _leave(_BY_CTRL_C, 128 + signal.SIGINT)
+    if isinstance(error, ValueError):
+        fail(str(error))
+    if isinstance(error, PartlyFailed):
+        fail(str(error), EXIT_PARTLY_FAILED)
+    is_of_npu = "torch_npu" in str(error) and "backend extension" in str(error)
+    if isinstance(error, ImportError | RuntimeError) and is_of_npu:
+        fail(torch_npu_refusal(error.__cause__ or error))
+    lacking = shortage(error)
+    if lacking is not None:
+        fail(lacking, EXIT_PARTLY_FAILED)
+    if isinstance(error, OSError):  # a path that is not there, not ours, of another kind, too long
+        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        is_on_the_way = error.errno in _DISK_FULL or is_of_output
+        fail(named, EXIT_PARTLY_FAILED if is_on_the_way else EXIT_USER_ERROR)
+
+
+def _leave(line: str, exit_code: int) -> NoReturn:
+    """Print a line on stderr that is no error, and leave with `exit_code`."""
+    with suppress(OSError):
+        print(readable(" ".join(line.split())), file=sys.stderr, flush=True)
+    raise SystemExit(exit_code)

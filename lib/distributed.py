@@ -7,9 +7,10 @@ and never a device synchronisation.
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import TypeVar
@@ -25,6 +26,7 @@ from lib.environment import RankInfo
 T = TypeVar("T")
 _TIMEOUT = timedelta(minutes=30)
 _SECOND_SIGNAL_S = 2.0
+_STDERR = 2
 _LIMB_BITS, _NUM_LIMBS = 40, 4  # of a count that travels
 _LIMB_MASK = 2**_LIMB_BITS - 1
 GIVE_UP = 1000  # above every signal's number: a rank has found what ends the run for all
@@ -128,16 +130,30 @@ def synchronised_norms(network: nn.Module, processes: Processes) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
+class WaitInterrupted(BaseException):
+    """A signal came while a single process waited for its next batch, between two steps.
+
+    No Exception: what a library does about its own errors must not swallow it.
+    """
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal_number)
+        self.signal = signal_number
+
+
 class StopRequest:
     """Turns SIGTERM and Ctrl-C into a flag that all ranks see at the same step.
 
     `poll` is called once a step by every rank. With several ranks it reads the reduction begun by
     the call before and begins the next, so it never waits for the network in the usual case.
-    A second Ctrl-C, some seconds later, ends the process at once.
+    A second Ctrl-C, some seconds later, ends the process at once. Rank 0 says on stderr that a
+    signal has come, and what is still done: with `saves` the state is saved after the step.
     """
 
-    def __init__(self, processes: Processes, clock: Callable[[], float]):
+    def __init__(self, processes: Processes, clock: Callable[[], float], *, saves: bool = True):
         self._group = processes.control_group
+        self._is_main, self._saves = processes.ranks.is_main, saves
+        self._is_waiting = False
         self._clock = clock
         self._signal = 0
         self._first_at_s = 0.0
@@ -175,6 +191,24 @@ class StopRequest:
         )
         return agreed
 
+    def interruptible(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield the batches; raise WaitInterrupted for a signal while one is waited for.
+
+        Several processes stop together after a step, so there nothing is raised.
+        """
+        iterator = iter(batches)
+        while True:
+            self._is_waiting = self._group is None
+            try:
+                if self._is_waiting and self._signal:  # it came since the last step
+                    raise WaitInterrupted(self._signal)
+                batch = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._is_waiting = False
+            yield batch
+
     def give_up(self) -> None:
         """Have `poll` return GIVE_UP on all ranks."""
         self._signal = GIVE_UP
@@ -186,6 +220,20 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self._signal:
             self._signal, self._first_at_s = number, now_s
+            self._acknowledge(number)
+        if self._is_waiting:
+            self._is_waiting = False
+            raise WaitInterrupted(number)
+
+    def _acknowledge(self, number: int) -> None:
+        if not self._is_main:
+            return
+        line = "SIGTERM: finishing this step" + (", then saving" if self._saves else "")
+        if number == signal.SIGINT:
+            again = "discards it" if self._saves else "ends at once"
+            line = f"{line.replace('SIGTERM', 'Ctrl-C')}; Ctrl-C again {again}"
+        with suppress(OSError):  # past Python's own buffers, in which the signal may have come
+            os.write(_STDERR, f"{line}\n".encode())
 
 
 def whole_gradients(model: nn.Module, *, travel: bool) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 LAUNCH_VARIABLE = "HRNET_LAUNCH_ID"  # set for the processes that this program starts
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+_MOST_WORKERS, _MOST_WORKERS_A_CORE = 32, 8  # some wait for slow storage meanwhile
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -127,6 +128,16 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_num_workers(name: str, number: int) -> None:
+    """Raise ValueError for more processes than can be of use here; `name` is what asks for them."""
+    most = max(_MOST_WORKERS, _MOST_WORKERS_A_CORE * num_cores())
+    if number > most:
+        raise ValueError(
+            f"{name} {number}: at most {most} processes on this machine of {num_cores()} cores; "
+            "one a core is usual"
+        )
 
 
 def installed_version(distribution: str) -> str:

@@ -3,7 +3,8 @@
 `lists`: which pictures there are; `packed`: those in tar shards; `sources`: which of
 the two a data path holds; `splitting`: validation pictures set aside. `samplers`: in which order
 they come. `loading`: from files to batches. `decoding`: from a file to a training picture.
-`augmenting`: what else is done to it. `bad_images`: what happens to files that can't be decoded.
+`augmenting`: what else is done to it. `bad_images`: what happens to files that can't be decoded;
+`watching`: what happens when loading processes fail.
 `normalize`: the last step of the preprocessing, on the device.
 """
 
@@ -16,6 +17,7 @@ from lib.data.normalize import Normalize
 from lib.data.samplers import EvalBatches, TrainBatches
 from lib.data.sources import read_train_val, read_val
 from lib.data.splitting import SetAside, names_below
+from lib.data.watching import LoadingFailed
 
 __all__ = [
     "BadImage",
@@ -25,6 +27,7 @@ __all__ = [
     "Extras",
     "ImageList",
     "LoaderOptions",
+    "LoadingFailed",
     "Normalize",
     "SetAside",
     "TrainBatches",

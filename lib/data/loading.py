@@ -26,9 +26,11 @@ from lib.data.bad_images import BadImage, describe_failure
 from lib.data.decoding import PILLOW, Augmentation, train_reader
 from lib.data.lists import ImageList
 from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
-from lib.environment import num_cores
+from lib.data.watching import WatchedLoader, end_worker_that_loses_a_batch
+from lib.environment import check_num_workers, num_cores
 from lib.recipe import Recipe
 from lib.rgb import open_rgb, warnings_named
+from lib.shortages import is_shortage
 from lib.transforms import PixelArray, eval_pixels
 
 MAX_REPLACEMENTS = 10
@@ -123,13 +125,18 @@ class ImageFiles:
 def decode(
     files: ImageFiles, index: int, read: Callable[[str | bytes], PixelArray]
 ) -> PixelArray | BadImage:
-    """What `read` makes of a picture, or why it gives none; raises as `ImageFiles.picture`."""
+    """What `read` makes of a picture, or why it gives none.
+
+    Raises as `ImageFiles.picture`, and where memory or open files ran out: no picture's fault.
+    """
     picture, path = files.picture(index), files.path(index)
     try:
         with warnings_named(path):
             return read(picture)
     # Damaged files make Pillow raise nearly anything. Each case is told to the run's ledger.
     except Exception as error:
+        if is_shortage(error):
+            raise
         return BadImage(path, describe_failure(error))
 
 
@@ -269,8 +276,9 @@ def num_workers(setting: int, num_cards: int) -> int:
     """Decoding processes for each card: the setting itself, or cores / cards (1 or more) for -1.
 
     Raises:
-        ValueError: a setting below -1.
+        ValueError: a setting below -1, or of more than this machine has use for.
     """
+    check_num_workers("WORKERS", setting)
     if setting < -1:
         raise ValueError(f"WORKERS is {setting}: use 0 or more, or -1 for cores / cards")
     if setting >= 0:
@@ -281,20 +289,25 @@ def num_workers(setting: int, num_cards: int) -> int:
 def _loader(
     dataset: TrainImages | EvalImages, batches: TrainBatches | EvalBatches, options: LoaderOptions
 ) -> DataLoader[Sample]:
-    return DataLoader(
+    return WatchedLoader(
         dataset,
         batch_sampler=batches,
         num_workers=options.num_workers,
         collate_fn=Collate(options.image_size),
         pin_memory=options.pin_memory,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_begin_worker,
         persistent_workers=options.num_workers > 0,
         # Its own, so that the global generator stays where the network's dropout expects it.
         generator=torch.Generator().manual_seed(options.seed),
     )
 
 
-def _leave_signals_to_parent(worker_id: int) -> None:
+def _begin_worker(worker_id: int) -> None:
+    end_worker_that_loses_a_batch()
+    _leave_signals_to_parent()
+
+
+def _leave_signals_to_parent() -> None:
     """Make Ctrl-C and a SIGTERM to the whole process group pass a worker by.
 
     The parent then still gets its batches, and can save its state. Its own SIGTERM to a worker,

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lib import run_folder
 from lib.cli import PartlyFailed
-from lib.environment import num_cores
+from lib.environment import check_num_workers, num_cores
 from lib.files import write_atomically
 from lib.offline.ais_bench import (
     FILE_MODE,
@@ -62,6 +62,7 @@ class PreprocessOptions:
         for name, value in (("workers", self.num_workers), ("limit", self.limit)):
             if value < 0:
                 raise ValueError(f"{name} is {value}: give 1 or more, or 0 for all")
+        check_num_workers("--workers", self.num_workers)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lib.checked import shown
 from lib.data import packed
 from lib.data.lists import ImageList, read_split, require_same_classes
 from lib.data.packed import FileSum, Index, PartIndex, Places
-from lib.environment import num_cores
+from lib.environment import check_num_workers, num_cores
 from lib.files import open_atomically, write_atomically, write_json
 from lib.offline.pool import run_in_processes
 from lib.packing.pictures import Packed, Picture, prepare
@@ -69,6 +69,7 @@ class PackOptions:
                     f"--train_set and --val_set name folders in DATA, and {shown(name)} is no such "
                     "name: it has no / and does not begin with a dot"
                 )
+        check_num_workers("--workers", self.num_workers)
 
     @property
     def recipe(self) -> dict[str, object]:

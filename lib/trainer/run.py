@@ -13,16 +13,17 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib import checkpoint, log, run_folder
-from lib import device as devices
 from lib.assembly import eval_view
 from lib.cli import PartlyFailed, Stopped
-from lib.data import BadImageLedger, EvalBatches, lost_classes_remark
-from lib.distributed import GIVE_UP, Processes, StopRequest
+from lib.data import BadImageLedger, EvalBatches, ImageList, LoadingFailed
+from lib.distributed import GIVE_UP, Processes, StopRequest, WaitInterrupted
 from lib.engine import BadImages, StepRange, TrainHooks, evaluate, train_one_epoch
 from lib.log import EpochStats, EvalStats
 from lib.metrics import Metrics
 from lib.trainer.parts import build_parts, restored_progress
+from lib.trainer.profiling import Profiling
 from lib.trainer.reporter import Reporter
+from lib.trainer.shared_ledger import SharedLedger
 from lib.trainer.starting import TrainRequest
 from lib.trainer.state import training_state
 
@@ -42,7 +43,8 @@ def train(config: CfgNode, request: TrainRequest, processes: Processes) -> None:
             stack.enter_context(run_folder.lock(request.folder))
         processes.barrier()  # all ranks have read what they start from before it is moved
         stack.callback(run.close)
-        run.open(stack.enter_context(StopRequest(processes, time.monotonic)))
+        stop = StopRequest(processes, time.monotonic, saves=not request.is_performance)
+        run.open(stack.enter_context(stop))
         if request.is_performance:
             run.measure()
         else:
@@ -59,8 +61,7 @@ class _Run:
         self._reporter = Reporter(config, request, processes, self._parts)
         self._num_run_steps = 0  # of this process, over its epochs
         self._num_epochs = config.TRAIN.END_EPOCH  # fewer after an early stop
-        self._after_step: Callable[[], None] = lambda: None
-        self._num_bad_said: dict[str, int] = {}
+        self._profiling = Profiling(request, processes, self._reporter.console)
         start = self._parts.start
         if start.is_resume and start.path and not start.path.with_name(run_folder.BEST).is_file():
             self._progress.best_accuracy = -1.0  # its file is lost: the next best is kept
@@ -69,15 +70,24 @@ class _Run:
         """Take over the run folder."""
         self._stop = stop
         self._reporter.open()
-        data = self._config.DATASET
-        ledger = partial(
-            BadImageLedger,
-            self._reporter.ledger_path,
-            policy=data.BAD_IMAGES,
-            max_share=data.BAD_IMAGES_MAX_SHARE,
+        self._ledger = self._ledger_of("train", self._parts.images)
+        self._val_ledger = self._ledger_of("validate", self._parts.val_images)
+
+    def _ledger_of(self, use: str, images: ImageList) -> SharedLedger:
+        data, path = self._config.DATASET, self._reporter.ledger_path
+        return SharedLedger(
+            BadImageLedger(
+                path,
+                policy=data.BAD_IMAGES,
+                max_share=data.BAD_IMAGES_MAX_SHARE,
+                num_images=len(images),
+            ),
+            self._processes,
+            images,
+            said=f"images to {use} cannot be read and are left out; they are listed in {path}",
+            stop=self._stop,
+            console=self._reporter.console,
         )
-        self._ledger = ledger(num_images=len(self._parts.images))
-        self._val_ledger = ledger(num_images=len(self._parts.val_images))
 
     def close(self) -> None:
         self._reporter.close()
@@ -153,13 +163,44 @@ class _Run:
         return num_in_vain >= patience
 
     def _train_epoch(self, epoch: int, num_steps_left: int | None = None) -> EpochStats:
-        parts, position = self._parts, self._parts.position
+        parts, steps = self._parts, self._steps_of(epoch, num_steps_left)
+        parts.batches.epoch, parts.batches.start_step = epoch, steps.first
+        sums_before = self._progress.sums if steps.first else Metrics()
+        self._done = steps.first, lambda: sums_before
+        self._reporter.console.start_bar(f"epoch {epoch}", steps.end, steps.first)
+        try:
+            with ExitStack() as stack:
+                self._profiling.begin(stack, num_steps=steps.end - steps.first)
+                stats = train_one_epoch(
+                    parts.model,
+                    self._stop.interruptible(parts.loader),
+                    optimizer=parts.optimizer,
+                    computing=parts.computing,
+                    steps=steps,
+                    hooks=self._hooks(epoch),
+                    sums_before=sums_before,
+                    objective=parts.objective,
+                )
+        except (LoadingFailed, WaitInterrupted) as ending:
+            raise self._ended_between_steps(ending, epoch, *self._done) from None
+        self._reporter.console.end_bar()
+        self._ledger.exchange()  # raises on all ranks after a GIVE_UP
+        if steps.end == steps.first:
+            stats = self._progress.with_saved_speed(stats)
+        self._progress.note_epoch(stats)
+        if stats.stop_signal:
+            remark = self._saved(epoch, stats.num_steps_done, stats.metrics)
+            raise Stopped(stats.stop_signal, remark)
+        self._reporter.epoch_trained(epoch, stats)
+        return stats
+
+    def _steps_of(self, epoch: int, num_steps_left: int | None) -> StepRange:
+        position = self._parts.position
         first = position.step if epoch == position.epoch else 0
         end = position.num_steps
         if num_steps_left is not None:
             end = min(end, first + num_steps_left)
-        parts.batches.epoch, parts.batches.start_step = epoch, first
-        steps = StepRange(
+        return StepRange(
             first,
             end,
             num_steps=position.num_steps,
@@ -167,30 +208,21 @@ class _Run:
             num_warmup=max(0, _NUM_TIMED_STEPS - self._num_run_steps),
             epoch=epoch,
         )
-        self._reporter.console.start_bar(f"epoch {epoch}", end, first)
-        with ExitStack() as stack:
-            self._start_profiler(stack, num_steps=end - first)
-            stats = train_one_epoch(
-                parts.model,
-                parts.loader,
-                optimizer=parts.optimizer,
-                computing=parts.computing,
-                steps=steps,
-                hooks=self._hooks(epoch),
-                sums_before=self._progress.sums if first else Metrics(),
-                objective=parts.objective,
-            )
-        self._reporter.console.end_bar()
-        self._exchange_bad_images(self._ledger, "train")  # raises on all ranks after a GIVE_UP
-        if end == first:
-            stats = self._progress.with_saved_speed(stats)
-        self._progress.note_epoch(stats)
-        if stats.stop_signal:
-            if not self._request.is_performance:
-                self._save(epoch, stats.num_steps_done, stats.metrics)
-            raise self._stopped(epoch, stats.num_steps_done, stats.stop_signal)
-        self._reporter.epoch_trained(epoch, stats)
-        return stats
+
+    def _ended_between_steps(
+        self,
+        ending: LoadingFailed | WaitInterrupted,
+        epoch: int,
+        num_done: int,
+        sums: Callable[[], Metrics],
+    ) -> Exception:
+        """Save what one process alone can save; return what the run ends by."""
+        remark = ""
+        if self._processes.ranks.world_size == 1:
+            remark = self._saved(epoch, num_done, sums())
+        if isinstance(ending, WaitInterrupted):
+            return Stopped(ending.signal, remark)
+        return LoadingFailed(f"{ending}; {remark}" if remark else str(ending))
 
     def _hooks(self, epoch: int) -> TrainHooks:
         num_steps = self._parts.position.num_steps
@@ -200,17 +232,18 @@ class _Run:
             on_interval=lambda stats: self._reporter.interval(
                 epoch, stats, epoch * num_steps + stats.step
             ),
-            on_bad_images=partial(self._note_bad_images, self._ledger),
+            on_bad_images=self._ledger.note,
             after_step=partial(self._end_step, epoch),
         )
 
     def _end_step(self, epoch: int, num_done: int, sums: Callable[[], Metrics]) -> int:
         """Save where it is due; return the signal that ends the run, or 0."""
         self._num_run_steps += 1
+        self._done = num_done, sums
         if self._parts.average is not None:
             self._parts.average.update()
         self._reporter.console.advance_bar()
-        self._after_step()
+        self._profiling.step()
         every = self._config.TRAIN.SAVE_EVERY_STEPS
         is_due = every and num_done % every == 0 and num_done < self._parts.position.num_steps
         if is_due and not self._request.is_performance:
@@ -218,31 +251,34 @@ class _Run:
         return self._stop.poll()
 
     def _evaluate_epoch(self, epoch: int, trained: EpochStats, network: nn.Module) -> EvalStats:
-        parts, num_images = self._parts, len(self._parts.val_images)
+        parts, num_steps = self._parts, self._parts.position.num_steps
         batches: EvalBatches = parts.val_loader.batch_sampler  # type: ignore[assignment]
         self._processes.agree_on_buffers(network)
 
         def on_batch(index: int, bad: BadImages) -> None:
-            self._note_bad_images(self._val_ledger, bad)
+            self._val_ledger.note(bad)
             self._reporter.console.advance_bar()
             # Only for batches that every rank has: polling is a collective operation.
             if index < batches.num_common_steps and (signal := self._stop.poll()):
                 if signal == GIVE_UP:
-                    self._exchange_bad_images(self._val_ledger, "validate")
-                self._save(epoch, parts.position.num_steps, trained.metrics)
-                raise self._stopped(epoch, parts.position.num_steps, signal)
+                    self._val_ledger.exchange()
+                raise Stopped(signal, self._saved(epoch, num_steps, trained.metrics))
 
         self._reporter.console.start_bar(f"epoch {epoch} validation", len(batches))
-        stats = evaluate(
-            eval_view(self._config, network),
-            parts.val_loader,
-            num_images=num_images,
-            computing=parts.computing,
-            on_batch=on_batch,
-            with_predictions=True,
-        )
+        try:
+            stats = evaluate(
+                eval_view(self._config, network),
+                self._stop.interruptible(parts.val_loader),
+                num_images=len(parts.val_images),
+                computing=parts.computing,
+                on_batch=on_batch,
+                with_predictions=True,
+            )
+        except (LoadingFailed, WaitInterrupted) as ending:
+            done = num_steps, lambda: trained.metrics
+            raise self._ended_between_steps(ending, epoch, *done) from None
         self._reporter.console.end_bar()
-        self._exchange_bad_images(self._val_ledger, "validate")
+        self._val_ledger.exchange()
         if stats.metrics.num_not_finite:
             self._refuse_lost_weights(epoch)
             said = log.not_finite_line(stats, parts.val_images.paths)
@@ -260,36 +296,15 @@ class _Run:
                 "lower TRAIN.LR"
             )
 
-    def _note_bad_images(self, ledger: BadImageLedger, bad: BadImages) -> None:
-        """Record them; what ends the run on one of several ranks has to end it on all."""
-        try:
-            ledger.record(bad)
-        except ValueError:
-            if self._processes.ranks.world_size == 1:
-                raise
-            self._stop.give_up()
-
-    def _exchange_bad_images(self, ledger: BadImageLedger, use: str) -> None:
-        """Let every rank know what all have met, and say what came new."""
-        num_known = self._num_bad_said.get(use, 0)
-        ledger.merge(self._processes.gather(ledger.bad_images))
-        if ledger.num_bad > num_known:
-            self._num_bad_said[use] = ledger.num_bad
-            self._reporter.console.say(
-                f"[Warning] {ledger.num_bad} images to {use} cannot be read and are left out; they "
-                f"are listed in {self._reporter.ledger_path}"
-            )
-            images = self._parts.images if use == "train" else self._parts.val_images
-            if remark := lost_classes_remark(images, ledger.bad_images):
-                self._reporter.console.say(remark)
-
-    def _stopped(self, epoch: int, step: int, signal: int) -> Stopped:
+    def _saved(self, epoch: int, step: int, sums: Metrics) -> str:
+        """Save the state of a run that ends early; return what there is to say of that."""
         if self._request.is_performance:
-            return Stopped(signal)
-        return Stopped(
-            signal,
+            return ""
+        if not self._save(epoch, step, sums):
+            return f"the state at epoch {epoch} step {step} could not be saved"
+        return (
             f"the state at epoch {epoch} step {step} is saved in {self._request.folder}; go on "
-            "with the same command and --auto_resume",
+            "with the same command and --auto_resume"
         )
 
     def _note_best(self, epoch: int, stats: EvalStats) -> None:
@@ -311,8 +326,12 @@ class _Run:
         path = self._request.folder / name
         return self._reporter.keep(name, lambda: checkpoint.save_atomically(content, path))
 
-    def _save(self, epoch: int, step: int, sums: Metrics) -> None:
-        """Write checkpoint.pth.tar; a collective operation, ended when the file is whole."""
+    def _save(self, epoch: int, step: int, sums: Metrics) -> bool:
+        """Write checkpoint.pth.tar; a collective operation, ended when the file is whole.
+
+        Returns False on rank 0 where it could not be written.
+        """
+        is_kept = True
         parts, position = self._parts, self._parts.position
         rng = self._processes.gather(checkpoint.rng_states(self._processes.device))
         if self._processes.ranks.is_main:
@@ -324,26 +343,6 @@ class _Run:
                 sums=sums,
                 rng=rng,
             )
-            self._keep_weights(run_folder.CHECKPOINT, checkpoint.to_cpu(state))
+            is_kept = self._keep_weights(run_folder.CHECKPOINT, checkpoint.to_cpu(state))
         self._processes.barrier()  # no rank may leave, and be reaped, while the file is written
-
-    def _start_profiler(self, stack: ExitStack, *, num_steps: int) -> None:
-        """Profile the run's first epoch that has steps left, where that is asked for."""
-        first_step = self._request.profile_start_step
-        if first_step is None or self._num_run_steps or not self._processes.ranks.is_main:
-            return
-        num_before = first_step + devices.PROFILER_WARMUP_STEPS
-        if 0 < num_steps <= num_before:
-            self._reporter.console.say(
-                f"[Warning] nothing is profiled: PROFILE_START_STEP={first_step} and its warm-up "
-                f"take {num_before} steps, and the run's first epoch has {num_steps}; give less"
-            )
-        if num_steps <= num_before:
-            return
-        folder = self._request.folder / run_folder.PROFILE
-        profiler = devices.profiler(self._processes.device, folder, first_step=first_step)
-        self._after_step = stack.enter_context(profiler).step  # type: ignore[attr-defined]
-        stack.callback(self._stop_profiling)
-
-    def _stop_profiling(self) -> None:
-        self._after_step = lambda: None
+        return is_kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import yaml
 from conftest import TRAIN, RunScript, command, run_until, script_environment
 
 from lib import checkpoint
+from lib.data import loading
 from lib.trainer import run
 
 TWO_CARDS = ("--cards", 2, "--bs", 2)
@@ -142,6 +144,54 @@ def test_a_stop_during_evaluation_keeps_the_epoch_that_was_trained(
     assert_bit_equal(tmp_path, alone)
 
 
+@pytest.mark.parametrize(
+    ("number", "num_workers", "exit_code", "said"),
+    [
+        (
+            signal.SIGKILL,
+            1,
+            1,
+            "[Error] a loading process was ended by SIGKILL, most often",
+        ),
+        (signal.SIGTERM, 0, 143, "stopped by SIGTERM"),
+    ],
+    ids=["a worker is killed", "a stop while a batch is waited for"],
+)
+def test_what_ends_the_loading_loses_no_step(
+    number: signal.Signals,
+    num_workers: int,
+    exit_code: int,
+    said: str,
+    arguments: tuple[object, ...],
+    alone: Path,
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Faults R5, M1 and L3: the state at the last step is saved, and the run goes on from there."""
+    common = (TRAIN, *arguments, "--out", tmp_path, "--workers", num_workers, *EVERY_STEP)
+    plain, num_decoded = loading.decode, 0
+
+    def struck(*positional: object) -> object:
+        nonlocal num_decoded
+        num_decoded += 1
+        if num_decoded == 14:
+            os.kill(os.getpid(), number)
+        return plain(*positional)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "decode", struck)
+        stopped = run_script(*common)
+    assert stopped.returncode == exit_code
+    assert stopped.stderr.splitlines()[-1].startswith(said)
+    saved = re.search(r"the state at (epoch 0 step [0-3]) is saved in", stopped.stderr)
+    assert saved, stopped.stderr
+    done = run_script(*common, "--auto_resume")
+    assert done.returncode == 0, done.stderr
+    assert f"goes on at {saved[1]}\n" in done.stdout
+    assert_bit_equal(tmp_path, alone)
+
+
 def test_two_processes(
     arguments: tuple[object, ...],
     alone_on_two: Path,
@@ -156,8 +206,10 @@ def test_two_processes(
     process = run_until(TRAIN, *common, line="Epoch: [0][4/7]", log=tmp_path / "log")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
-    (said,) = [s for s in (tmp_path / "log").read_text().splitlines() if s.startswith("[Error]")]
-    assert said.startswith("[Error] stopped by SIGTERM; the state at epoch 0 step ")
+    log = (tmp_path / "log").read_text()
+    (said,) = [line for line in log.splitlines() if line.startswith("stopped by")]
+    assert said.startswith("stopped by SIGTERM; the state at epoch 0 step ")
+    assert log.count("SIGTERM: finishing this step, then saving\n") == 1 and "[Error]" not in log
     assert "go on with the same command and --auto_resume" in said
     done = run_separately(TRAIN, *common, "--auto_resume")
     assert done.returncode == 0, done.stderr

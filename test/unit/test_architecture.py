@@ -23,7 +23,7 @@ SOURCES = [*LIB, *TOOLS, *sorted(REPO.glob("*.py"))]
 LEVELS = {
     # What all others may use: names as they are shown, files written whole and read with care.
     -3: ("readable",),
-    -2: ("checked", "environment", "files"),
+    -2: ("checked", "environment", "files", "shortages"),
     -1: ("recipe",),
     # What knows nothing of devices: settings, the network, the pictures, the command line.
     0: (

@@ -82,9 +82,8 @@ def _train_call(call):
         (PermissionError("/x cannot be written"), 2),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 1),
         (PartlyFailed("2 of 3 images"), 1),
-        (Stopped(signal.SIGTERM), 143),
-        (Stopped(signal.SIGINT), 130),
-        (KeyboardInterrupt(), 130),
+        (MemoryError(), 1),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."), 1),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_an_exit_code(error, exit_code, capsys):
@@ -92,6 +91,74 @@ def test_what_a_user_can_mend_is_one_line_and_an_exit_code(error, exit_code, cap
     assert code == exit_code
     assert stderr.startswith("[Error] ")
     assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "said"),
+    [
+        (Stopped(signal.SIGTERM, "the state is saved"), 143, "SIGTERM; the state is saved"),
+        (Stopped(signal.SIGINT), 130, "SIGINT"),
+        (KeyboardInterrupt(), 130, "Ctrl-C"),
+    ],
+)
+def test_a_stop_that_was_asked_for_is_one_line_and_no_error(error, exit_code, said, capsys):
+    """Fault L3."""
+    assert _ended(_raising(error), capsys) == (exit_code, f"stopped by {said}\n")
+
+
+def test_what_a_library_makes_of_ctrl_c_is_a_stop_too(capsys):
+    """Fault M1: an import that Ctrl-C broke off raises nearly anything."""
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy failed to import") from None
+
+    before = signal.getsignal(signal.SIGINT)
+    assert _ended(main, capsys) == (130, "stopped by Ctrl-C\n")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_ctrl_c_during_the_imports_is_one_line(tmp_path):
+    """Fault M1."""
+    (tmp_path / "yacs").mkdir()
+    (tmp_path / "yacs" / "__init__.py").write_text("import os; os.kill(os.getpid(), 2)")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, REPO / "tools" / "train.py", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped by Ctrl-C\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (MemoryError(), "smaller --bs"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "smaller --bs"),
+        (RuntimeError("[enforce fail at a.cpp:1] DefaultCPUAllocator: can't allocate memory: you "
+                      "tried to allocate 9 bytes."), "smaller --bs"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "smaller --bs"),
+        (RuntimeError("NPU out of memory. Tried to allocate 20.00 MiB"), "smaller --bs"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "smaller --bs"),
+        (RuntimeError("unable to write to file </torch_9_1_0>: No space left on device (28)"),
+         "--workers 0"),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback "
+                      "(most recent call last):\n  x\nRuntimeError: unable to allocate shared "
+                      "memory(shm) for file </torch_1_2>: Success (0)\n"), "--shm-size"),
+        (RuntimeError("unable to open shared memory object </torch_1> in read-write mode: Too many "
+                      "open files (24)"), "ulimit -n"),
+        (OSError(errno.EMFILE, "Too many open files", "/x"), "ulimit -n"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("InvalidCxxCompiler: No working C++ compiler found in cxx: (None, 'g++')"),
+         "TRAIN.COMPILE"),
+    ],
+)  # fmt: skip
+def test_what_the_machine_lacks_is_one_line_with_what_helps(error, advice, capsys):
+    """Fault M1: the failure's own words stand behind."""
+    code, stderr = _ended(_raising(error), capsys)
+    assert code == 1 and stderr.count("\n") == 1
+    assert stderr.startswith("[Error] ") and advice in stderr and "Traceback" not in stderr
+    assert type(error).__name__ in stderr
 
 
 def test_a_file_name_that_is_no_text_can_be_printed(tmp_path):

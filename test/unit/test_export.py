@@ -323,7 +323,7 @@ def test_a_stop_leaves_no_debris(
     done = run_script(SCRIPT, *arguments)
     assert seen == [True] and list(tmp_path.iterdir()) == []
     assert done.returncode == code
-    assert done.stderr.startswith("[Error] stopped by") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("stopped by") and done.stderr.count("\n") == 1
 
 
 def test_the_default_configuration_is_found_from_any_directory(

@@ -409,7 +409,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 128 + signal.SIGINT
-    assert log.read_text().splitlines()[-1] == "[Error] stopped by Ctrl-C"
+    assert log.read_text().splitlines()[-1] == "stopped by Ctrl-C"
     sizes = [path.stat().st_size for path in folder.iterdir()]
     assert 0 < len(sizes) < 400
     assert set(sizes) == {4 * NUM_CLASSES}
@@ -428,7 +428,7 @@ def test_a_stopped_run_ends_all_its_processes(stop, devices, ready, tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     last = (tmp_path / "log").read_text().splitlines()[-1]
-    assert last.startswith("[Error] stopped by "), last
+    assert last.startswith("stopped by "), last
 
 
 def test_a_model_of_two_inputs_takes_a_list_for_each(infer, tmp_path):

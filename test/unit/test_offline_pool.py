@@ -152,7 +152,7 @@ def test_a_stop_leaves_whole_files_only_and_no_process(tmp_path, stop, to):
     whole = bins(target)
     assert 0 < len(whole) < 400 and {path.stat().st_size for path in whole} == {602_112}
     if stop != signal.SIGKILL:
-        assert process.returncode == 128 + stop and errors.startswith(b"[Error] stopped by")
+        assert process.returncode == 128 + stop and errors.startswith(b"stopped by")
         assert errors.count(b"\n") == 1
         assert num_recorded(target) == len(whole)
         assert {path.suffix for path in target.iterdir() if path.name != ".lock"} == {

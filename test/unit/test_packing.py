@@ -179,7 +179,7 @@ def test_a_stopped_packing_leaves_whole_shards_only_and_goes_on(
         patch.setattr("lib.packing.run._PICTURES_A_JOB", 1)
         patch.setattr("lib.packing.run.Record.add", add_and_stop)
         done = run_script(*words)
-    assert done.returncode == code and done.stderr.startswith("[Error] stopped by ")
+    assert done.returncode == code and done.stderr.startswith("stopped by ")
     files = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
     assert files == ["000000.tar"]
     done = run_script(*words)

@@ -368,7 +368,7 @@ def test_a_stop_leaves_no_debris(
     done = run_script(QUANTIZE, "--onnx", model, *arguments)
     assert seen == [".o.onnx.tmp"] and list(tmp_path.iterdir()) == []
     assert done.returncode == code
-    assert done.stderr.startswith("[Error] stopped by") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("stopped by") and done.stderr.count("\n") == 1
 
 
 def test_calibration_pictures_are_spread_over_the_classes() -> None:
