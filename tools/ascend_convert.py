@@ -11,15 +11,21 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _init_paths
 
 from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, needing, run_script
+from lib.onnx_file import load_model
+from lib.pictures import one_line
 
 if TYPE_CHECKING:
     from lib.ascend import Conversion, Finding, ModelInput
+    from lib.recipe import Recipe
+
+_BEST_ON_310P = 16
 
 
 def main() -> int:
@@ -29,16 +35,52 @@ def main() -> int:
         from lib import ascend
     if not args.uint8_bins:  # before the table of the model, which is long
         _check_request(args)
-    if _print_findings(ascend.check_model(args.onnx)):
-        return EXIT_USER_ERROR
+    findings = ascend.check_model(args.onnx)
+    _stop_at_problems(findings, force=args.force)
+    if any(row.verdict == ascend.PROBLEM for row in findings if row.subject == "input"):
+        raise ValueError("--force: without one input of square pictures there is nothing to do")
     image = ascend.model_input(args.onnx)
+    recipe = ascend.recipe_of(args.onnx, image.side)
+    for_aipp = [ascend.check_aipp(recipe)] if args.aipp or args.uint8_bins else []
     if args.uint8_bins:
+        _stop_at_problems(for_aipp, force=args.force)
         _write_uint8_bins(*args.uint8_bins, side=image.side)
         return EXIT_OK
-    if _print_findings([ascend.check_batches(image, args.batch, dynamic=args.dynamic_batch)]):
-        return EXIT_USER_ERROR
-    _convert(_plan(args, image))
+    batches = ascend.check_batches(image, args.batch, dynamic=args.dynamic_batch)
+    inside = ascend.check_inside(args.onnx, args.batch) if image.batch is None else None
+    precision = _precision(args, recipe)
+    _stop_at_problems([*for_aipp, inside or batches, precision], force=args.force)
+    _convert(_plan(args, image, recipe))
     return EXIT_OK
+
+
+def _stop_at_problems(findings: Sequence[Finding | None], *, force: bool) -> None:
+    """Print the findings and leave where one is a problem, unless told to go on."""
+    if _print_findings([row for row in findings if row is not None]) and not force:
+        raise SystemExit(EXIT_USER_ERROR)
+
+
+def _precision(args: argparse.Namespace, recipe: Recipe) -> Finding:
+    """Look for what float16 can't hold, with some pictures: given, or made up."""
+    from lib.ascend import FLOAT16_MODES, NOTE, PROBLEM, Finding
+
+    if args.precision_mode not in FLOAT16_MODES:
+        return Finding("precision", args.precision_mode)
+    try:
+        from lib.quantize.half import excess_of
+        from lib.quantize.looking import pictures_to_look_with
+
+        images = pictures_to_look_with(args.pictures, recipe)
+        excess = excess_of(load_model(args.onnx), images)
+    except Exception as error:  # ONNX Runtime's have no common base
+        if args.pictures is not None:
+            raise ValueError(f"--pictures {args.pictures}: {one_line(error)}") from None
+        return Finding("precision", "not looked at", NOTE, one_line(error))
+    if excess:
+        advice = "infinite in float16: --precision_mode origin computes as the model does"
+        return Finding("precision", excess, PROBLEM, advice)
+    source = args.pictures or "made-up pictures; --pictures DIR takes true ones"
+    return Finding("precision", f"within it for {source}")
 
 
 def _check_request(args: argparse.Namespace) -> None:
@@ -60,7 +102,7 @@ def _write_uint8_bins(source: Path, target: Path, *, side: int) -> None:
         print(f"[Warning] {warning}", file=sys.stderr)
 
 
-def _plan(args: argparse.Namespace, image: ModelInput) -> Conversion:
+def _plan(args: argparse.Namespace, image: ModelInput, recipe: Recipe) -> Conversion:
     from lib.ascend import Conversion
 
     folder = args.output or args.onnx.with_name(f"{args.onnx.stem}_ascend")
@@ -73,6 +115,7 @@ def _plan(args: argparse.Namespace, image: ModelInput) -> Conversion:
         dynamic=args.dynamic_batch,
         aipp=args.aipp,
         precision_mode=args.precision_mode,
+        recipe=recipe,
     )
 
 
@@ -98,6 +141,8 @@ def _convert(plan: Conversion) -> None:
     from lib.ascend import uint8_size, write_scripts
 
     written = write_scripts(plan, Path(_init_paths.ROOT))
+    if plan.soc_version.startswith("Ascend310P") and _BEST_ON_310P not in plan.batches:
+        print(f"on 310P HRNet's best published batch is {_BEST_ON_310P}: see --batch")
     print(f"written to {plan.folder}: {', '.join(written)}")
     if plan.aipp:
         size = uint8_size(plan.image.side)
@@ -127,6 +172,12 @@ def _parse() -> argparse.Namespace:
     add("--dynamic_batch", action="store_true", help="one .om that takes each of --batch")
     add("--aipp", action="store_true", help="crop and normalise inside the .om (uint8 input)")
     add("--precision_mode", help="fp16 (ATC's default), origin, mixed_float16, ...")
+    add(
+        "--pictures",
+        type=Path,
+        help="pictures to look with for what float16 can't hold; without it some are made up",
+    )
+    add("--force", action="store_true", help="go on in spite of errors in the table")
     add("--output", type=Path, help="folder; without it <onnx without suffix>_ascend beside it")
     add(
         "--uint8_bins",

@@ -3,9 +3,11 @@
 Needs onnx and numpy, neither torch nor CANN: a model is judged by what CANN documents.
 """
 
+from lib.ascend.batches import check_inside
 from lib.ascend.checks import (
     ACCEPTED,
     MAX_IR_VERSION,
+    NOTE,
     OPSETS,
     PROBLEM,
     SAFE_OPSETS,
@@ -17,7 +19,9 @@ from lib.ascend.checks import (
     model_input,
 )
 from lib.ascend.pictures import uint8_size
+from lib.ascend.recipes import check_aipp, recipe_of
 from lib.ascend.scripts import (
+    FLOAT16_MODES,
     LEGACY_PRECISION_MODES,
     PRECISION_MODES,
     Conversion,
@@ -31,8 +35,10 @@ from lib.ascend.scripts import (
 
 __all__ = [
     "ACCEPTED",
+    "FLOAT16_MODES",
     "LEGACY_PRECISION_MODES",
     "MAX_IR_VERSION",
+    "NOTE",
     "OPSETS",
     "PRECISION_MODES",
     "PROBLEM",
@@ -43,12 +49,15 @@ __all__ = [
     "aipp_config",
     "atc_commands",
     "atc_script",
+    "check_aipp",
     "check_batch_numbers",
     "check_batches",
+    "check_inside",
     "check_model",
     "check_options",
     "infer_script",
     "model_input",
+    "recipe_of",
     "uint8_size",
     "write_scripts",
 ]

@@ -7,7 +7,6 @@ the ATC options, CANN 6.0 to 9.0.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from types import MappingProxyType
 
 import onnx
 
+from lib.checked import parse_json
 from lib.onnx_file import RECIPE_KEY, metadata_of, opset_of
 from lib.recipe import Recipe
 
@@ -73,7 +73,8 @@ ACCEPTED: Mapping[str, str] = MappingProxyType(
         "Resize": "4-D, nearest or linear, constant scales or sizes",
         "input": f"one, float32, `{INPUT_NAME}`, N x 3 x S x S with S fixed",
         "output": f"one, float32, `{OUTPUT_NAME}`, N x classes",
-        "recipe": "the project's own preprocessing",
+        "recipe": "RGB or BGR pictures of the input's size",
+        "precision": "weights and maps up to 65504, in the float16 that ATC computes in by default",
         "batch": f"1 to {MAX_BATCH}, as the model's input allows",
     }
 )
@@ -104,7 +105,7 @@ def check_model(path: Path) -> list[Finding]:
 
     Reads no external weights. Raises FileNotFoundError, and ValueError for a file that is no ONNX.
     """
-    model = _load(path)
+    model = load_graph(path)
     findings = [_opset(model), _ir_version(model), _weights(model), *_operators(model)]
     findings += [*_resizes(model), _input(model), _output(model), _recipe(model)]
     return findings
@@ -112,7 +113,7 @@ def check_model(path: Path) -> list[Finding]:
 
 def model_input(path: Path) -> ModelInput:
     """Return the input of a model in which `check_model` found no problem."""
-    (image,) = _inputs(_load(path))
+    (image,) = inputs_of(load_graph(path))
     batch, _, side, _ = _shape(image)
     return ModelInput(image.name, batch if isinstance(batch, int) else None, int(side))
 
@@ -150,7 +151,8 @@ def check_batches(image: ModelInput, batches: Sequence[int], *, dynamic: bool) -
     )
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Return a model without its external weights. Raises FileNotFoundError and ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"no such ONNX file: {path}")
     try:
@@ -203,9 +205,13 @@ def _operators(model: onnx.ModelProto) -> Iterator[Finding]:
         if name in _QUANTISED:
             fix = "give ATC the float model; CANN quantises with its own tool, AMCT"
             yield Finding("operators", found, PROBLEM, f"ATC does not read ONNX's int8: {fix}")
+        elif domain != "ai.onnx":
+            yield Finding(
+                "operators", found, PROBLEM, f"ATC knows ONNX's own alone: {EXPORT_AGAIN}"
+            )
         elif not last:
-            advice = f"not among the operators that this table knows for ATC: {EXPORT_AGAIN}"
-            yield Finding("operators", found, PROBLEM, advice)
+            advice = "no operator of HRNet: look it up among those that your CANN documents"
+            yield Finding("operators", found, NOTE, advice)
         elif opset in OPSETS and not first <= opset <= last:
             advice = f"CANN documents it for opset {first} to {last}: {EXPORT_AGAIN}"
             yield Finding("operators", found, PROBLEM, advice)
@@ -265,8 +271,8 @@ def _attributes(node: onnx.NodeProto) -> dict[str, object]:
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
 
 
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The graph's true inputs: old IR versions list the weights there too."""
+def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the graph's true inputs: old IR versions list the weights there too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
@@ -283,7 +289,7 @@ def _signature(value: onnx.ValueInfoProto) -> str:
 
 
 def _input(model: onnx.ModelProto) -> Finding:
-    inputs = _inputs(model)
+    inputs = inputs_of(model)
     found = "; ".join(map(_signature, inputs))
     if len(inputs) != 1:
         return Finding("input", found, PROBLEM, f"{len(inputs)} inputs: {EXPORT_AGAIN}")
@@ -315,19 +321,15 @@ def _output(model: onnx.ModelProto) -> Finding:
 
 def _recipe(model: onnx.ModelProto) -> Finding:
     text = metadata_of(model).get(RECIPE_KEY)
-    shape = [dim for image in _inputs(model)[:1] for dim in _shape(image)]
+    shape = [dim for image in inputs_of(model)[:1] for dim in _shape(image)]
     side = shape[-1] if len(shape) == 4 and shape[2] == shape[3] else None
     if text is None or not isinstance(side, int):
         return Finding("recipe", "not said", NOTE, "the project's own preprocessing is assumed")
-    usual = Recipe.for_crop(side)
     try:
-        differences = Recipe.from_json(json.loads(text), where=RECIPE_KEY).differences(usual)
-    except (ValueError, RecursionError) as error:
-        return Finding("recipe", text, PROBLEM, f"{error}: {EXPORT_AGAIN}")
-    if differences:
-        advice = (
-            f"{', '.join(differences)}: infer.sh and AIPP would prepare the pictures otherwise: "
-            f"{EXPORT_AGAIN}"
-        )
-        return Finding("recipe", text, PROBLEM, advice)
-    return Finding("recipe", f"resize {usual.resize}, crop {side}")
+        recipe = Recipe.from_json(parse_json(text, object, where=RECIPE_KEY), where=RECIPE_KEY)
+    except ValueError as error:
+        return Finding("recipe", text[:80], PROBLEM, f"{error}: {EXPORT_AGAIN}")
+    if recipe.crop != side or (recipe.layout, recipe.dtype) != ("CHW", "float32"):
+        advice = f"infer.sh would prepare other pictures than the input takes: {EXPORT_AGAIN}"
+        return Finding("recipe", text[:200], PROBLEM, advice)
+    return Finding("recipe", str(recipe))

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from lib.ascend.checks import ModelInput
 from lib.ascend.pictures import crop_margin, uint8_size
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
+from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 
 # What --precision_mode_v2 takes (fp16 by default), and what its older twin --precision_mode does.
 PRECISION_MODES = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16")
@@ -23,12 +23,23 @@ LEGACY_PRECISION_MODES = (
     "must_keep_origin_dtype",
     "allow_mix_precision",
 )
+# Those in which float32 weights and maps become float16; None is ATC's default.
+FLOAT16_MODES = (
+    None,
+    "fp16",
+    "cube_fp16in_fp32out",
+    "mixed_float16",
+    "force_fp16",
+    "allow_fp32_to_fp16",
+    "allow_mix_precision",
+)
 _SOC_VERSION = re.compile(r"Ascend[0-9]{3}[A-Za-z0-9_]*")
 _ATC_PATH = re.compile(r"[A-Za-z0-9_./\-\u4e00-\u9fff]+")
 _NUM_LOOPS = 1000  # of the speed measurement
 _USUAL_SIDE = 224  # what imagenet_torch_preprocess.py makes unless told otherwise
 
 ATC, AIPP, INFER = "atc.sh", "aipp.cfg", "infer.sh"
+_UMASK = "umask 022 # ais_bench refuses what others than the owner may write to"
 
 
 def check_options(soc_version: str, precision_mode: str | None) -> None:
@@ -55,6 +66,7 @@ class Conversion:
     dynamic: bool = False  # one .om for all batches
     aipp: bool = False
     precision_mode: str | None = None  # None leaves ATC's default
+    recipe: Recipe | None = None  # of the pictures; None: the usual one
 
     def __post_init__(self) -> None:
         check_options(self.soc_version, self.precision_mode)
@@ -108,6 +120,7 @@ def atc_script(plan: Conversion) -> str:
             "#!/usr/bin/env bash",
             f"# Makes .om files of {plan.onnx.name} for {plan.soc_version}: bash {ATC}",
             "set -euo pipefail",
+            _UMASK,
             'cd -- "$(dirname -- "${BASH_SOURCE[0]}")"',
             "if ! command -v atc >/dev/null; then",
             "  echo '[Error] atc is not on the PATH: source the set_env.sh of CANN first' >&2",
@@ -154,8 +167,7 @@ def infer_script(plan: Conversion, repo: Path) -> str:
     side = plan.image.side
     kind = f"float32, {side} x {side}, NCHW"
     tool = f'imagenet_torch_preprocess.py" hrnet "$pictures" {_inputs_folder(plan)}'
-    if side != _USUAL_SIDE:
-        tool += f" --image_size {side}"
+    tool += _recipe_options(plan)
     if plan.aipp:
         kind = f"uint8, {uint8_size(side)} x {uint8_size(side)}, NHWC, since AIPP normalises"
         tool = (
@@ -168,6 +180,7 @@ def infer_script(plan: Conversion, repo: Path) -> str:
         f"#   bash {INFER} PICTURES VAL_LABEL [DEVICE]",
         "# PICTURES: folder of pictures. VAL_LABEL: lines `<file> <class>`. DEVICE: 0 by default.",
         "set -euo pipefail",
+        _UMASK,
         'if (($# < 2)); then sed -n "2,4s/^# //p" "${BASH_SOURCE[0]}" >&2; exit 2; fi',
         'pictures=$(realpath -- "$1") labels=$(realpath -- "$2") device=${3:-0}',
         "# Where this project is checked out, if not where it was when this script was written.",
@@ -176,11 +189,48 @@ def infer_script(plan: Conversion, repo: Path) -> str:
         "",
         f"# Input files: {kind}.",
         f'python3 "$repo/{tool}',
-        "mkdir -p result",
+        "",
+        *_before_ais_bench(_inputs_folder(plan)),
     ]
     for batch in plan.batches:
         lines += ["", f"# Batch {batch}: the accuracy, then the speed.", *_bench(plan, batch)]
     return "\n".join([*lines, ""])
+
+
+def _recipe_options(plan: Conversion) -> str:
+    """The options by which preprocessing follows the model's recipe; '' for the usual one."""
+    side = plan.image.side
+    recipe, usual = plan.recipe or Recipe.for_crop(side), Recipe.for_crop(side)
+    words = ["--image_size", side] if side != _USUAL_SIDE else []
+    for name in ("resize", "interpolation", "channels", "orientation", "mean", "std"):
+        value = getattr(recipe, name)
+        if value != getattr(usual, name):
+            words += [f"--{name}", *(value if isinstance(value, tuple) else [value])]
+    return "".join(f" {word}" for word in words)
+
+
+def _before_ais_bench(inputs: str) -> list[str]:
+    """Lines that warn of what ais_bench refuses or mixes up, and make its output folder."""
+    return [
+        "# ais_bench names a result by what stands before the first dot of its input's name.",
+        f"names=$(find {inputs} -name '*.bin' -printf '%f\\n' 2>/dev/null || true)",
+        'twice=$(cut -d. -f1 <<<"$names" | sort | uniq -d | wc -l)',
+        "dotted=$(grep -c '[.].*[.]' <<<\"$names\" || true)",
+        "if ((twice)); then",
+        '  echo "[Warning] $twice results will be those of several pictures, whose names are equal '
+        'up to the first dot: rename them" >&2',
+        "elif ((dotted)); then",
+        '  echo "[Warning] the score will miss $dotted pictures with dots in their names: rename '
+        'them" >&2',
+        "fi",
+        "if [[ $PWD =~ [^A-Za-z0-9_/.-] ]]; then",
+        '  echo "[Warning] ais_bench refuses paths with other characters than letters, digits and '
+        '_ - . /, such as $PWD" >&2',
+        "fi",
+        "# It takes no output folder that others may read.",
+        "mkdir -p result",
+        "chmod 750 result",
+    ]
 
 
 def _inputs_folder(plan: Conversion) -> str:

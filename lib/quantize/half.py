@@ -6,7 +6,7 @@ infinite on an accelerator is then an ordinary number here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from lib.cli import PartlyFailed
 from lib.onnx_file import load_model, metadata_of, recipe_of
 from lib.onnx_graph import constants_of
 from lib.quantize.pictures import Picture
-from lib.quantize.sessions import filled, load, open_session
+from lib.quantize.sessions import Images, filled, load, open_session
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
 
@@ -28,18 +28,32 @@ def check_ranges(path: Path, pictures: Sequence[Picture]) -> None:
     Raises ValueError for a picture that can't be read.
     """
     model = load_model(path)
+    recipe = recipe_of(metadata_of(model), path)
+    excess = excess_of(model, ((str(p.path), load([p], recipe)) for p in pictures))
+    if excess:
+        raise PartlyFailed(f"float16 ends at {LARGEST:g}, but {excess}: leave out --fp16")
+
+
+def excess_of(model: onnx.ModelProto, images: Iterable[tuple[str, Images]]) -> str:
+    """Return the first weight, or value computed of images, that float16 can't hold; '' for none.
+
+    `images` come with their names, N x 3 x S x S each. `model` is changed.
+    """
     for name, tensor in constants_of(model).items():
         if tensor.data_type == TensorProto.FLOAT:
-            _check(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0), f"the weight {name}")
-    recipe = recipe_of(metadata_of(model), path)
+            size = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
+            if not size <= LARGEST:  # what is no number is too much, too
+                return f"the weight {name} reaches {size:g}"
     names = _watch(model)
     session = open_session(model.SerializeToString(), lean=True)
     (spec,) = session.get_inputs()
     batch = spec.shape[0] if isinstance(spec.shape[0], int) else 1
-    for picture in pictures:
-        images = filled(load([picture], recipe), batch)
-        for name, extreme in zip(names, session.run(None, {spec.name: images}), strict=True):
-            _check(abs(float(extreme)), f"{name} for {picture.path}")
+    for source, picture in images:
+        feed = {spec.name: filled(picture, batch)}
+        for name, extreme in zip(names, session.run(None, feed), strict=True):
+            if not abs(float(extreme)) <= LARGEST:
+                return f"{name} for {source} reaches {abs(float(extreme)):g}"
+    return ""
 
 
 def computes_in_float16() -> bool:
@@ -63,13 +77,6 @@ def computes_in_float16() -> bool:
     session = open_session(probe.SerializeToString())
     (result,) = session.run(None, {"image": np.full(shape, 60000, np.float16)})
     return not np.isfinite(result).all()
-
-
-def _check(size: float, what: str) -> None:
-    if not size <= LARGEST:  # what is no number is too much, too
-        raise PartlyFailed(
-            f"float16 ends at {LARGEST:g}, but {what} reaches {size:g}: leave out --fp16"
-        )
 
 
 def _watch(model: onnx.ModelProto) -> list[str]:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,8 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_model_that_fits_has_a_row_a_subject_and_no_problem(model: Path) -> None:
     rows = check_model(model)
-    assert [row.subject for row in rows] == [subject for subject in ACCEPTED if subject != "batch"]
+    later = ("batch", "precision")  # of what is asked for
+    assert [row.subject for row in rows] == [name for name in ACCEPTED if name not in later]
     assert {row.verdict for row in rows} == {"ok"}
     assert model_input(model) == IMAGE
 
@@ -113,7 +115,6 @@ FAULTS = {
         {"extra": [node("Relu", ["image"], ["map"], domain="com.microsoft")]},
         ["com.microsoft::Relu x1"],
     ),
-    "an unknown operator": ({"extra": [node("Mish", ["image"], ["map"])]}, ["Mish x1"]),
     "int8": (
         {"extra": [node("QuantizeLinear", ["image", "scales"], ["map"])], "weights": [SCALES]},
         ["QuantizeLinear x1", "float model"],
@@ -136,7 +137,7 @@ FAULTS = {
     "oblong": ({"shape": (1, 3, 224, 192)}, ["1 x 3 x 224 x 192"]),
     "uint8": ({"kind": TensorProto.UINT8}, ["image: uint8", "float32"]),
     "a name with a colon": ({"name": "im:age"}, ["im:age", "--input_shape"]),
-    "another recipe": ({"shape": (1, 3, 192, 192)}, ["recipe", "infer.sh and AIPP"]),
+    "another recipe": ({"shape": (1, 3, 192, 192)}, ["recipe", "infer.sh would prepare"]),
 }
 
 
@@ -147,6 +148,100 @@ def test_each_problem_is_named_with_its_fix(
     (row,) = problems(write_model(tmp_path / "x.onnx", **arguments))
     text = f"{row.subject} {row.found}: {row.advice}"
     assert all(part in text for part in said), text
+
+
+@pytest.mark.parametrize("name", ["Softmax", "Div", "Clip", "Pad", "Mish", "Sigmoid"])
+def test_operators_that_hrnet_lacks_are_a_note(
+    name: str, tmp_path: Path, run_script: RunScript
+) -> None:
+    """Fault A5: other networks have them, and CANN documents most."""
+    path = write_model(tmp_path / "x.onnx", extra=[node(name, ["image"], ["map"])])
+    (row,) = (row for row in check_model(path) if row.verdict == "note")
+    assert row.found == f"{name} x1" and "look it up" in row.advice
+    assert not problems(path)
+
+
+def test_another_recipe_is_followed_by_infer_sh_but_not_by_aipp(
+    tmp_path: Path, run_script: RunScript
+) -> None:
+    """Fault S5: pictures for an .om are prepared as the network was trained."""
+    path = write_model(tmp_path / "x.onnx")
+    changed = onnx.load(str(path))
+    other = replace(Recipe(), resize=248, interpolation="bicubic", mean=(0.5, 0.5, 0.5))
+    helper.set_model_props(changed, {"hrnet.recipe": json.dumps(other.as_json())})
+    onnx.save(changed, str(path))
+    asked = ("--onnx", path, "--soc_version=Ascend910A", "--precision_mode=origin")
+    done = run_script(TOOL, *asked)
+    assert done.returncode == 0, done.stderr
+    words = "inputs --resize 248 --interpolation bicubic --mean 0.5 0.5 0.5\n"
+    assert words in (tmp_path / "x_ascend" / "infer.sh").read_text()
+    done = run_script(TOOL, *asked, "--aipp")
+    assert done.returncode == 2 and "resize 248 for 256" in done.stderr
+    done = run_script(TOOL, "--onnx", path, "--uint8_bins", tmp_path, tmp_path / "bins")
+    assert done.returncode == 2 and "leave out --aipp" in done.stderr
+
+
+@pytest.mark.parametrize("shape", [[1, 3], [1, -1], [4, 3], [0, 3], [-1, 3]])
+@pytest.mark.parametrize("batches", ["1", "1,4"])
+def test_a_reshape_to_the_batch_of_the_export_is_an_error(
+    shape: list[int], batches: str, tmp_path: Path, run_script: RunScript
+) -> None:
+    """Fault A5: the model's input says that its batch is open."""
+    path = write_model(tmp_path / "x.onnx", shape=("batch", 3, 32, 32))
+    changed = onnx.load(str(path))
+    wanted = numpy_helper.from_array(np.array(shape, np.int64), "wanted")
+    changed.graph.initializer.append(wanted)
+    (flatten,) = (one for one in changed.graph.node if one.op_type == "Flatten")
+    flatten.CopyFrom(node("Reshape", ["mean", "wanted"], ["features"], name="flat"))
+    del changed.metadata_props[:]
+    onnx.save(changed, str(path))
+    asked = ("--onnx", path, "--soc_version=Ascend910A", "--precision_mode=origin")
+    done = run_script(TOOL, *asked, "--batch", batches)
+    fits = shape[0] in (0, -1) or shape[0] == int(batches[-1])
+    assert (done.returncode == 0) == fits, done.stderr
+    assert fits or "the batch is fixed inside the model" in done.stderr
+
+
+def test_what_float16_cannot_hold_is_an_error_in_the_modes_that_use_it(
+    tmp_path: Path, run_script: RunScript
+) -> None:
+    """Fault A5: a weight, or a map, which is seen with pictures."""
+    path = write_model(tmp_path / "x.onnx", shape=("batch", 3, 16, 16))
+    whole = onnx.load(str(path))
+    del whole.metadata_props[:]
+    asked = ("--onnx", path, "--soc_version=Ascend910A", "--batch", 1)
+    for factor, said in ((1.0, ""), (1e5, "the weight weight reaches 100000"), (60000.0, "class")):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(whole)
+        values = np.full((3, 5), factor, np.float32)
+        changed.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "weight"))
+        onnx.save(changed, str(path))
+        done = run_script(TOOL, *asked)
+        assert done.returncode == (2 if said else 0), done.stdout
+        assert said in done.stderr and (not said or "precision" in done.stderr)
+        assert run_script(TOOL, *asked, "--precision_mode=origin").returncode == 0
+    write_pictures(tmp_path / "pictures", 1)
+    done = run_script(TOOL, *asked, "--pictures", tmp_path / "pictures")
+    assert done.returncode == 2 and f"for {tmp_path / 'pictures' / '0.png'} reaches" in done.stderr
+    done = run_script(TOOL, *asked, "--force")
+    assert done.returncode == 0 and "[Error] precision" in done.stderr
+    assert (tmp_path / "x_ascend" / "atc.sh").is_file()
+
+
+def test_nothing_is_forced_without_a_picture_to_feed(tmp_path: Path, run_script: RunScript) -> None:
+    """Fault A5."""
+    path = write_model(tmp_path / "x.onnx", shape=(1, 3, 224, 192))
+    done = run_script(TOOL, "--onnx", path, "--soc_version=Ascend910A", "--force")
+    assert done.returncode == 2 and "--force: without one input of square pictures" in done.stderr
+
+
+def test_on_310p_the_best_batch_is_told_where_it_is_left_out(
+    model: Path, run_script: RunScript
+) -> None:
+    """Fault A6."""
+    asked = ("--onnx", model, "--soc_version=Ascend310P3", "--precision_mode=origin", "--batch")
+    assert "best published batch is 16" in run_script(TOOL, *asked, "1,8").stdout
+    assert "best published" not in run_script(TOOL, *asked, "8,16").stdout
 
 
 def test_nearest_and_linear_of_constant_scales_pass_and_rounding_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import stat
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -219,6 +220,39 @@ def test_infer_sh_prepares_runs_scores_and_measures_each_batch(
     assert calls[4:] == [f"{bench} {saving}", scoring, f"{bench} --loop 1000"]
     usage = subprocess.run(["bash", str(script)], capture_output=True, text=True)
     assert usage.returncode == 2 and "bash infer.sh PICTURES VAL_LABEL [DEVICE]" in usage.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a", "b"], ""),
+        (["img.v1", "img.v2"], "1 results will be those of several pictures"),
+        (["img.v1", "b"], "the score will miss 1 pictures with dots"),
+    ],
+)
+def test_infer_sh_warns_of_what_ais_bench_mixes_up_before_the_npu_runs(
+    names: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults A2 and A3: and its output folder is one that it takes, whatever the umask."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    note_calls(tmp_path / "bin", "python3")
+    made = plan(tmp_path)
+    script = write_scripts(made, tmp_path)["infer.sh"]
+    (made.folder / "inputs").mkdir()
+    for name in names:
+        (made.folder / "inputs" / f"{name}.bin").touch()
+    (tmp_path / "labels.txt").touch()
+    arguments = ["bash", str(script), str(tmp_path), str(tmp_path / "labels.txt")]
+    done = subprocess.run(arguments, capture_output=True, text=True, umask=0o002)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == bool(said) and said in done.stderr
+    assert stat.S_IMODE((made.folder / "result").stat().st_mode) == 0o750
+    blank = plan(tmp_path / "a b")
+    script = write_scripts(blank, tmp_path)["infer.sh"]
+    done = subprocess.run(
+        [*arguments[:1], str(script), *arguments[2:]], capture_output=True, text=True
+    )
+    assert "[Warning] ais_bench refuses paths" in done.stderr and "a b/om" in done.stderr
 
 
 def test_infer_sh_of_a_dynamic_om_with_aipp_sets_the_batch_and_makes_uint8_files(
