@@ -123,6 +123,22 @@ def read_cache_variables(variables: Mapping[str, str] | None = None) -> CacheVar
     )
 
 
+def task_queue_level(variables: Mapping[str, str] | None = None) -> str:
+    """Return the level of torch_npu's queue of kernels; '' where ASCEND_LAUNCH_BLOCKING ends it.
+
+    It is what TASK_QUEUE_ENABLE says (default: of the process's own variables), 1 unless it does.
+    """
+    variables = _own() if variables is None else variables
+    if variables.get("ASCEND_LAUNCH_BLOCKING", "").strip() == "1":
+        return ""
+    return variables.get("TASK_QUEUE_ENABLE", "").strip() or "1"
+
+
+def variables_with(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the process's own variables with some changed, for a process to be started."""
+    return {**_own(), **changes}
+
+
 def num_cores() -> int:
     """Return how many processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -38,7 +38,9 @@ _source_cann() {
 }
 
 _set_npu_variables() {
-  # Kernels are handed to the device by a second thread, so that Python runs ahead of it. 2 is for measuring only.
+  # Kernels are handed to the device by a second thread, so that Python runs ahead of it. Level 2, which Ascend advises where
+  # the host is the limit, moves more work there and takes more memory at its peak; tools/pick_speed.py tries it. With
+  # ASCEND_LAUNCH_BLOCKING=1 there is no such thread, whatever stands here.
   export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"
   # Threads stay on the cores next to their own card.
   export CPU_AFFINITY_CONF="${CPU_AFFINITY_CONF:-1}"

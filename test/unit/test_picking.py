@@ -11,7 +11,7 @@ import torch
 from conftest import RunScript
 from tiny_spec import TINY
 
-from lib.benchmark import network, picking
+from lib.benchmark import network, picking, task_queue
 from lib.benchmark.network import Task
 from lib.benchmark.picking import Agreement, Outcome
 from lib.config import load_config
@@ -197,6 +197,55 @@ def test_ways_that_other_settings_do_not_allow_are_left_out(
     assert {task.compile_mode for task in tried} == {"no", "default"}
     done = run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 5, *batches)
     assert done.returncode == 2 and "5 parts are more than the 2 images" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("printed", "setting"),
+    [
+        ("--precision fp16 --bs 64: 130 images/s\nfastest: x\n", "TASK_QUEUE_ENABLE=2 "),
+        ("--precision fp16 --bs 64: 100.5 images/s\n", ""),
+        ("--precision fp16 --bs 64: out of memory\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_deeper_queue_is_tried_on_an_npu_with_the_fastest_way(
+    printed, setting, monkeypatch
+) -> None:
+    """Fault A6: Ascend advises it where the host is the limit."""
+    levels: list[str] = []
+
+    def run(command, *, env, **options):
+        levels.append(env["TASK_QUEUE_ENABLE"])
+        return SimpleNamespace(stdout=printed)
+
+    monkeypatch.setattr(task_queue.subprocess, "run", run)
+    said: list[str] = []
+    assert task_queue.setting_if_faster(["pick_speed"], 100.0, said.append) == setting
+    assert levels == ["2"] and said[0].startswith("TASK_QUEUE_ENABLE=2: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "variables"),
+    [
+        ("cuda", {}),
+        ("npu", {"TASK_QUEUE_ENABLE": "2"}),
+        ("npu", {"ASCEND_LAUNCH_BLOCKING": "1"}),
+    ],
+)
+def test_the_deeper_queue_is_not_tried_where_it_means_nothing(kind, variables, monkeypatch) -> None:
+    """Fault A6."""
+    monkeypatch.delenv("ASCEND_LAUNCH_BLOCKING", raising=False)
+    monkeypatch.delenv("TASK_QUEUE_ENABLE", raising=False)
+    assert task_queue.is_worth_trying("npu")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert not task_queue.is_worth_trying(kind)
+
+
+def test_precisions_may_be_chosen(run_script: RunScript) -> None:
+    asked = (SCRIPT, "--device", "cpu", "--batches", 2, "--minutes", 0.01, *SMALL, "--precisions")
+    done = run_script(*asked, "int8")
+    assert done.returncode == 2 and "--precisions int8: none that cpu has" in done.stderr
 
 
 @pytest.mark.parametrize(
