@@ -21,7 +21,8 @@ TRAINING = [
 ]
 # What tools/case_report.py imports.
 _REPORT_MODULES = (
-    "__init__", "case_report", "checked", "cli", "environment", "files", "readable"
+    "__init__", "case_report", "checked", "cli", "environment", "files", "readable",
+    "shortages"
 )  # fmt: skip
 LAUNCHERS = [*TRAINING, "train_eval_1p.sh"]
 _PROGRAM = """#!%(python)s -SE
