@@ -17,9 +17,10 @@ Indices = npt.NDArray[np.int64]
 class ConfusionCounts:
     """P pairs (true class, predicted class) in ascending order, and how many images each has.
 
-    `true`, `predicted` and `counts` are P long; `num_images` and `num_correct` have an entry a
-    class; `wrong` are the places of the pairs of different classes, the commonest first. An image
-    without a predicted class (-1) is in no pair, and in `num_images` alone.
+    `true`, `predicted` and `counts` are P long; `num_images`, `num_correct` and `num_predicted`
+    (images taken for it) have an entry a class; `wrong` are the places of the pairs of different
+    classes, the commonest first. An image without a predicted class (-1) is in no pair, and in
+    `num_images` alone.
     """
 
     def __init__(self, true: Indices, predicted: Indices, num_classes: int) -> None:
@@ -29,8 +30,8 @@ class ConfusionCounts:
         self.num_classes = num_classes
         self.true, self.predicted = np.divmod(pairs, num_classes)
         is_right = self.true == self.predicted
-        self.num_correct = np.zeros(num_classes, np.int64)
-        np.add.at(self.num_correct, self.true, self.counts * is_right)
+        self.num_correct = self._sums(self.true, self.counts * is_right)
+        self.num_predicted = self._sums(self.predicted, self.counts)
         wrong = np.flatnonzero(~is_right)
         self.wrong = wrong[np.argsort(-self.counts[wrong], kind="stable")]
 
@@ -49,4 +50,9 @@ class ConfusionCounts:
         side = math.ceil(self.num_classes / size)
         sums = np.zeros((side, side), np.int64)
         np.add.at(sums, (self.true // size, self.predicted // size), self.counts)
+        return sums
+
+    def _sums(self, classes: Indices, counts: Indices) -> Indices:
+        sums = np.zeros(self.num_classes, np.int64)
+        np.add.at(sums, classes, counts)
         return sums

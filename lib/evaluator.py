@@ -131,7 +131,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         log.write_json(report, request.folder / run_folder.RESULT)
         lines = [extra.line for extra in measured]
         _say_figures(console, request, stats, paths=images.paths, lines=lines)
-        _write_details(request, stats, images)
+        _write_details(console, request, stats, images)
     return stats
 
 
@@ -281,7 +281,9 @@ def _evaluate(
     return stats, ledger.num_bad
 
 
-def _write_details(request: EvalRequest, stats: EvalStats, images: ImageList) -> None:
+def _write_details(
+    console: Console, request: EvalRequest, stats: EvalStats, images: ImageList
+) -> None:
     if stats.predictions is None:
         return
     class_names = images.class_names
@@ -297,4 +299,6 @@ def _write_details(request: EvalRequest, stats: EvalStats, images: ImageList) ->
     if request.per_class:
         write_per_class(confusion, class_names, request.folder / run_folder.PER_CLASS)
     if request.confusion:
-        save_confusion(confusion, class_names, request.folder / run_folder.CONFUSION)
+        remark = save_confusion(confusion, class_names, request.folder / run_folder.CONFUSION)
+        if remark:
+            console.say(f"[Warning] {remark}")

@@ -93,6 +93,11 @@ def _difference(name: str, other: str) -> str:
     return "blanks, Unicode normalisation, invisible characters and case"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 epoch`, `2 epochs` or `1,000 epochs`; `plural` is for nouns without a plain -s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def duration(seconds: float) -> str:
     """Return a time in words, such as `1 h 05 min`, `2 min 07 s` or `9 s`."""
     minutes, rest = divmod(round(seconds), 60)

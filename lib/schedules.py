@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from yacs.config import CfgNode
+
 SCHEDULES = ("step", "cosine", "poly")
 
 
@@ -162,3 +164,20 @@ def build_schedule(options: ScheduleOptions, *, num_cards: int) -> Schedule:
     if options.warmup_epochs > 0:
         return WarmUp(schedule, options.warmup_epochs, options.warmup_factor)
     return schedule
+
+
+def run_schedule(config: CfgNode, num_cards: int) -> Schedule:
+    """Return the learning rate over a run with this configuration."""
+    train = config.TRAIN
+    options = ScheduleOptions(
+        train.SCHEDULE,
+        train.LR,
+        num_epochs=train.END_EPOCH,
+        milestones=train.LR_STEP,
+        factor=train.LR_FACTOR,
+        least=train.LR_MIN,
+        power=train.LR_POWER,
+        warmup_epochs=train.WARMUP_EPOCHS,
+        warmup_factor=train.WARMUP_FACTOR,
+    )
+    return build_schedule(options, num_cards=num_cards)

@@ -37,15 +37,20 @@ def resize_short_side(
         ValueError: the result would be larger than `MAX_RESIZED_PIXELS`.
     """
     width, height = image.size
-    short, long = min(width, height), max(width, height)
-    new_long = int(size * long / short)
-    if size * new_long > MAX_RESIZED_PIXELS:
+    new_size = _resized(image.size, size)
+    if math.prod(new_size) > MAX_RESIZED_PIXELS:
         raise ValueError(
             f"a picture of {width} x {height} pixels is too long and thin to be resized to a "
             f"short side of {size}: cut it or leave it out"
         )
-    new_size = (size, new_long) if width <= height else (new_long, size)
     return image.resize(new_size, Image.Resampling[interpolation.upper()])
+
+
+def _resized(image_size: tuple[int, int], size: int) -> tuple[int, int]:
+    """Width and height with the short side at `size`, the long one rounded down."""
+    width, height = image_size
+    new_long = int(size * max(width, height) / min(width, height))
+    return (size, new_long) if width <= height else (new_long, size)
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -72,6 +77,22 @@ def eval_pixels(image: Image.Image, recipe: Recipe) -> PixelArray:
     """
     resized = resize_short_side(image, recipe.resize, recipe.interpolation)
     return np.array(center_crop(resized, recipe.crop))
+
+
+def eval_box(image_size: tuple[int, int], recipe: Recipe) -> tuple[float, float, float, float]:
+    """Where `eval_pixels` lie in the picture: left, top, right, bottom, in its own pixels.
+
+    Outside of the picture where the crop is larger than what was resized.
+    """
+    resized = _resized(image_size, recipe.resize)
+    scales = [old / new for old, new in zip(image_size, resized, strict=True)]
+    left, top = (_crop_offset(length, recipe.crop) for length in resized)
+    return (
+        left * scales[0],
+        top * scales[1],
+        (left + recipe.crop) * scales[0],
+        (top + recipe.crop) * scales[1],
+    )
 
 
 def train_pixels(

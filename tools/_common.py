@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from lib.stores import is_url
 
 _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
+_SECRETS = re.compile(r"(?<=://)[^/@\s]*@|(?<=\?)\S+")  # of an address: password, signature
 RUN_FOLDER = "OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
 _DATA = "folder with train/ and val/"
 
@@ -145,6 +148,12 @@ def overrides_of(
     if precision is not None:
         overrides += ["TRAIN.PRECISION", precision]
     return overrides + _positional(args)[1]
+
+
+def command_line() -> str:
+    """Return what was typed, for the records of a run: its addresses without their secrets."""
+    words = [_SECRETS.sub("...", word) if "://" in word else word for word in sys.argv]
+    return shlex.join(["python", *words])
 
 
 def _positional(args: argparse.Namespace) -> tuple[str | None, list[str]]:

@@ -91,6 +91,7 @@ def request_of(args: argparse.Namespace, environment: Environment, config: CfgNo
         auto_resume=args.auto_resume,
         stop_step=args.stop_step,
         profile_start_step=environment.profile_start_step if environment.profile else None,
+        command=_common.command_line(),
     )
 
 

@@ -38,6 +38,7 @@ def main() -> int:
         out=args.out,
         show=args.show,
         with_cam=args.cam,
+        cam_layer=args.cam_layer,
     )
 
     def work(processes: Processes) -> None:
@@ -73,6 +74,13 @@ def _parse() -> argparse.Namespace:
     add("--out", type=Path, help=f"also write all to this .csv or .json; {NOTE}")
     add("--show", type=Path, help="draw the first pictures with their class: a .png")
     add("--cam", action="store_true", help="in --show, mark what speaks for the class (Grad-CAM)")
+    add(
+        "--cam_layer",
+        default="final",
+        choices=("final", "branch1", "branch2", "branch3", "branch4"),
+        help="maps that --cam is of: the last ones, of a 32nd of the input's side; or those of a "
+        "branch of the last stage, of a 4th, 8th, 16th and 32nd",
+    )
     add(
         "--device",
         default="auto",

@@ -7,20 +7,13 @@ from its mean probability, weighted by its pictures.
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from matplotlib.figure import Figure
-
 from lib.cli import needing
 from lib.evaluation.measure import Measure, Measured
-from lib.files import write_atomically
+from lib.plots.reliability import NUM_BINS, save_reliability
 from lib.predictions import Predictions
-
-NUM_BINS = 15
 
 
 def calibration_measure(diagram: Path) -> Measure:
@@ -47,33 +40,3 @@ def calibration_measure(diagram: Path) -> Measure:
         return Measured(record, f"calibration error {error:.5f}, mean confidence {mean:.5f}")
 
     return measure
-
-
-def save_reliability(
-    confidences: npt.NDArray[np.float64],
-    is_correct: npt.NDArray[np.bool_],
-    path: Path,
-    *,
-    error: float,
-) -> None:
-    """Draw the accuracy of each bin over its mean confidence, and its pictures, as a PNG."""
-    edges = np.linspace(0, 1, NUM_BINS + 1)
-    counts, sums, right = (
-        np.histogram(confidences, edges, weights=weights)[0]
-        for weights in (None, confidences, is_correct.astype(np.float64))
-    )
-    filled = counts > 0
-    accuracies = right[filled] / counts[filled]
-    figure = Figure(figsize=(5, 6.5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    above.bar(edges[:-1][filled], accuracies, edges[1], align="edge", alpha=0.5)
-    above.plot([0, 1], [0, 1], color="0.4", linestyle="--", label="as it should be")
-    above.plot(sums[filled] / counts[filled], accuracies, marker="o", label="bins of confidence")
-    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right predictions")
-    above.set_title(f"calibration error {error:.4f}, {len(confidences)} images")
-    above.legend()
-    below.bar(edges[:-1], counts, edges[1], align="edge", color="0.6")
-    below.set(xlabel="confidence: probability of the predicted class", ylabel="images")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomically(buffer.getvalue(), path)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -26,15 +25,13 @@ from lib.distributed import Processes
 from lib.files import check_outputs
 from lib.log import Console
 from lib.objective import Computing
-from lib.plots import Tile, save_sheet
 from lib.predict import cam, writing
 from lib.predict.inputs import expand
 from lib.predict.network import load_network
+from lib.predict.sheet import Sheet
 from lib.predict.writing import NOT_FINITE, Guess, Row
-from lib.readable import readable, shorten
+from lib.readable import counted, shorten
 from lib.stops import stops_noted
-
-NUM_TILES = 60  # of the contact sheet
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class PredictRequest:
     out: Path | None = None  # csv or json
     show: Path | None = None  # contact sheet
     with_cam: bool = False
+    cam_layer: str = cam.FINAL  # one of cam.LAYERS
 
     def __post_init__(self) -> None:
         if self.topk < 1:
@@ -58,6 +56,8 @@ class PredictRequest:
             raise ValueError(f"--show {self.show}: its ending must be .png")
         if self.with_cam and self.show is None:
             raise ValueError("--cam needs --show, the picture to draw the activation maps in")
+        if self.cam_layer != cam.FINAL and not self.with_cam:
+            raise ValueError(f"--cam_layer {self.cam_layer} needs --cam, whose layer it chooses")
 
 
 def predict_pictures(request: PredictRequest, processes: Processes) -> None:
@@ -81,15 +81,19 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     console.say(
         f"device {devices.describe(processes.device)}, precision "
-        f"{computing.precision.describe()}; {len(paths)} picture"
-        f"{'' if len(paths) == 1 else 's'}"
+        f"{computing.precision.describe()}; "
+        f"{counted(len(paths), 'picture')}"
     )
     images = ImageList(paths, (0,) * len(paths), names)
     topk = min(request.topk, len(names))
-    sheet = _Sheet() if request.show else None
-    work = _Work(network, eval_view(config, network), computing, images, topk=topk, sheet=sheet)
+    recipe = eval_recipe(config)
+    sheet = Sheet(recipe) if request.show else None
+    coarse = cam.coarseness_remark(recipe.crop, request.cam_layer) if request.with_cam else ""
+    if coarse:
+        console.say(f"[Warning] {coarse}")
+    work = _Work(eval_view(config, network), computing, images, topk=topk, sheet=sheet)
     failed: list[Row] = []
-    loader = build_eval_loader(config, images, processes, eval_recipe(config))
+    loader = build_eval_loader(config, images, processes, recipe)
     width = writing.path_width(paths)
     with stops_noted() as check, writing.open_writer(request.out, topk) as writer:
         console.start_bar("prediction", len(loader))
@@ -102,8 +106,11 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
             console.advance_bar()
             check()
         console.end_bar()
-        if request.show is not None and work.sheet is not None:
-            work.sheet.save(request.show, work, with_cam=request.with_cam)
+        if request.show is not None and sheet is not None:
+            layer = request.cam_layer if request.with_cam else None
+            remark = sheet.save(request.show, network, computing, num_all=len(paths), layer=layer)
+            if remark:
+                console.say(f"[Warning] {remark}")
     for path in filter(None, (request.out, request.show)):
         console.say(f"written: {path}")
     if failed:
@@ -123,42 +130,12 @@ def _account(failed: Sequence[Row], num_pictures: int) -> str:
 
 
 @dataclass
-class _Sheet:
-    """The first pictures, as the network sees them."""
-
-    pixels: list[torch.Tensor] = field(default_factory=list)  # uint8 H x W x 3
-    rows: list[Row] = field(default_factory=list)
-
-    def add(self, pixels: torch.Tensor, row: Row) -> None:
-        if len(self.rows) < NUM_TILES:
-            self.pixels.append(pixels.clone())
-            self.rows.append(row)
-
-    def save(self, path: Path, work: _Work, *, with_cam: bool) -> None:
-        """Draw what was added; raises OSError."""
-        heats = work.heats(self) if with_cam else [None] * len(self.rows)
-        tiles = [
-            Tile(
-                pixels.numpy(),
-                Path(readable(row.path)).name,
-                readable(row.guesses[0].name),
-                row.guesses[0].probability,
-                heat,
-            )
-            for pixels, row, heat in zip(self.pixels, self.rows, heats, strict=True)
-        ]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_sheet(tiles, path, num_all=len(work.images))
-
-
-@dataclass
 class _Work:
-    network: nn.Module  # what the activation maps are of
-    view: nn.Module  # what is asked for the classes: `network`, or with TEST.FLIP its mirrored mean
+    view: nn.Module  # the network, or with TEST.FLIP its mirrored mean
     computing: Computing
     images: ImageList
     topk: int
-    sheet: _Sheet | None
+    sheet: Sheet | None
 
     def __post_init__(self) -> None:
         self._place = {path: place for place, path in enumerate(self.images.paths)}
@@ -182,18 +159,6 @@ class _Work:
                 if self.sheet is not None:
                     self.sheet.add(batch.images[number], row)
         return sorted(rows, key=lambda row: self._place[row.path])
-
-    def heats(self, sheet: _Sheet) -> list[np.ndarray]:
-        """Return the activation map of each picture of the sheet, for its likeliest class."""
-        heats: list[np.ndarray] = []
-        device, size = self.computing.processes.device, 16  # gradients need memory
-        for begin in range(0, len(sheet.rows), size):
-            part = slice(begin, begin + size)
-            pixels = torch.stack(sheet.pixels[part]).to(device)
-            classes = torch.tensor([row.guesses[0].index for row in sheet.rows[part]])
-            images = self.computing.normalize(pixels)
-            heats.extend(cam.class_activations(self.network, images, classes.to(device)))
-        return heats
 
     def _guesses(self, indices: Sequence[int], probabilities: Sequence[float]) -> Iterator[Guess]:
         for index, probability in zip(indices, probabilities, strict=True):

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-import numpy as np
-from PIL import Image
-
-from lib.evaluation import per_class_rows
-from lib.plots.confusion import GAMMA, MAX_BLOCKS, MAX_COUNTED, MAX_NAMED
+from lib.plots.confusion import confusion_svg
 from lib.predictions import Predictions
-from lib.report.images import data_uri
 
 NUM_CONFUSIONS = 20
-_HEAT = (0x4A, 0x86, 0xC5)  # stands on white and on black
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class of the images that were evaluated."""
+    """One class of the images that were evaluated; shares are in percent."""
 
     name: str
     num_images: int
     num_correct: int
+    num_predicted: int  # images of any class that were taken for it
     confused_with: str  # what its images were most often taken for; empty: all are right
 
     @property
-    def percent(self) -> float:
-        """Of its images, how many were right."""
+    def recall(self) -> float:
+        """Of its images, how many were right: the top-1 accuracy of the class."""
         return 100 * self.num_correct / self.num_images
+
+    @property
+    def precision(self) -> float | None:
+        """Of the images that were taken for it, how many were right; None where none was."""
+        return 100 * self.num_correct / self.num_predicted if self.num_predicted else None
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of both; 0 where nothing was right."""
+        return 200 * self.num_correct / (self.num_images + self.num_predicted)
+
+
+@dataclass(frozen=True)
+class Means:
+    """Means over the classes, each as heavy as the others; one never predicted has precision 0."""
+
+    recall: float
+    precision: float
+    f1: float
 
 
 @dataclass(frozen=True)
@@ -43,26 +57,6 @@ class Confusion:
     percent: float  # of the true class's images
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One field of the matrix; `shade` is 0..100."""
-
-    count: int
-    shade: int
-    is_right: bool
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """The confusion matrix: in full (`rows`), or as an image of its blocks (`image`)."""
-
-    names: Sequence[str] = ()
-    rows: Sequence[Sequence[Cell]] = ()
-    has_counts: bool = False  # there is room for them
-    image: str = ""  # data URI, a pixel a block
-    block: int = 1  # classes a pixel
-
-
 class ClassFigures:
     """What a page says of the classes."""
 
@@ -72,13 +66,18 @@ class ClassFigures:
 
     def rows(self) -> list[ClassRow]:
         """Return the classes that have images, the least accurate first."""
+        counted, taken_for = self._confusion, self._confusion.taken_for()
         rows = [
-            ClassRow(name, num_images, num_correct, confused_with)
-            for name, num_images, num_correct, _, confused_with in per_class_rows(
-                self._confusion, self._names
+            ClassRow(
+                self._names[number],
+                int(counted.num_images[number]),
+                int(counted.num_correct[number]),
+                int(counted.num_predicted[number]),
+                self._names[taken_for[number]] if number in taken_for else "",
             )
+            for number in counted.num_images.nonzero()[0].tolist()
         ]
-        return sorted(rows, key=lambda row: (row.percent, -row.num_images))
+        return sorted(rows, key=lambda row: (row.recall, -row.num_images))
 
     def confusions(self) -> list[Confusion]:
         """Return the commonest pairs of different classes."""
@@ -93,31 +92,17 @@ class ClassFigures:
             for pair in counted.wrong[:NUM_CONFUSIONS].tolist()
         ]
 
-    def matrix(self) -> Matrix:
-        """Return the matrix, in full where its classes have room for their names."""
-        num = len(self._names)
-        if num > MAX_NAMED:
-            block = math.ceil(num / MAX_BLOCKS)
-            return Matrix(image=_heat(self._confusion.blocks(block)), block=block)
-        counts = self._confusion.blocks(1)
-        shades = np.rint(100 * _shares(counts) ** GAMMA).astype(int)
-        rows = [
-            [
-                Cell(int(counts[i, j]), int(shades[i, j]), is_right=i == j)
-                for j in range(num)
-            ]
-            for i in range(num)
-        ]  # fmt: skip
-        return Matrix(self._names, rows, has_counts=num <= MAX_COUNTED)
+    def matrix(self, shown: Callable[[str], str]) -> str:
+        """Return the confusion matrix as an SVG element; `shown` makes a name fit to be shown."""
+        return confusion_svg(self._confusion, [shown(name) for name in self._names])
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
-    return counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-
-
-def _heat(counts: np.ndarray) -> str:
-    """Return an image of one colour, the more opaque the larger the share of the row."""
-    pixels = np.empty((*counts.shape, 4), np.uint8)
-    pixels[..., :3] = _HEAT
-    pixels[..., 3] = np.rint(255 * _shares(counts) ** GAMMA)
-    return data_uri(Image.fromarray(pixels), "PNG")
+def means_of(rows: Sequence[ClassRow]) -> Means | None:
+    """Return the classes' means; None where no class has images."""
+    if not rows:
+        return None
+    return Means(
+        fmean(row.recall for row in rows),
+        fmean(row.precision or 0.0 for row in rows),
+        fmean(row.f1 for row in rows),
+    )

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib.files import write_atomically
+from lib.plots.curves import curve_charts
 from lib.plots.points import Record, curves_of
-from lib.readable import duration, readable
-from lib.report.charts import HEIGHT, WIDTH, charts_of
-from lib.report.classes import ClassFigures
+from lib.readable import counted, duration, readable
+from lib.report.classes import ClassFigures, means_of
 from lib.report.mistakes import Pictures, num_mistakes, surest_mistakes
 from lib.report.reading import RunFiles
+from lib.report.settings import settings_of
 from lib.run_folder import REPORT
 
 MAX_ROWS = 1000  # of a table: a page of more is slow on a phone
+_SEPARATOR = re.compile(r"(?<=[/\\_.-])(?=[^/\\_.-])")
+_NO_CHARACTERS = re.compile("[\ufffe\uffff]")
+_FIGURE_ROWS = (  # name, key of metrics.jsonl, digits
+    ("training loss", "train_loss", 4),
+    ("validation loss", "val_loss", 4),
+    ("training top-1", "train_accuracy_top1", 2),
+    ("validation top-1", "val_accuracy_top1", 2),
+    ("validation top-5", "val_accuracy_top5", 2),
+)
 
 
 @dataclass(frozen=True)
@@ -44,16 +55,21 @@ def render(run: RunFiles, pictures: Pictures | None) -> str:
     """Return the page. Whatever a name holds, it is text there, and it can be encoded."""
     classes = ClassFigures(run.kept.predictions, run.class_names) if run.kept else None
     rows = classes.rows() if classes else []
+    settings, num_classes = settings_of(run), len(run.class_names)
+    curves = curves_of(run.records, schedule=settings.schedule, num_classes=num_classes)
     return _template().render(
         run=run,
         name=run.folder.resolve().name,
+        settings=settings,
         figures=_figures(run),
         best_and_last=_best_and_last(run),
-        curves=charts_of(curves_of(run.records)),
-        canvas=(WIDTH, HEIGHT),
+        figure_rows=[row for row in _FIGURE_ROWS if num_classes > 5 or "top5" not in row[1]],
+        charts=curve_charts(curves),
         rows=rows[:MAX_ROWS],
         num_rows=len(rows),
-        matrix=classes.matrix() if classes else None,
+        means=means_of(rows),
+        largest=max(rows, key=lambda row: row.num_images, default=None),
+        matrix=classes.matrix(_shown) if classes else None,
         confusions=classes.confusions() if classes else [],
         mistakes=surest_mistakes(run.kept, run.class_names, pictures) if run.kept else [],
         num_mistakes=num_mistakes(run.kept) if run.kept else 0,
@@ -62,6 +78,7 @@ def render(run: RunFiles, pictures: Pictures | None) -> str:
     )
 
 
+@cache
 def _template():  # type: ignore[no-untyped-def]  # jinja2.Template, private to this file
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -71,7 +88,7 @@ def _template():  # type: ignore[no-untyped-def]  # jinja2.Template, private to 
         lstrip_blocks=True,
         finalize=lambda x: readable(x, keep="\n\t") if type(x) is str else x,
     )
-    environment.filters["number"] = _number
+    environment.filters |= {"number": _number, "parts": _parts, "counted": counted}
     return environment.get_template("template.html")
 
 
@@ -82,13 +99,23 @@ def _number(value: object, digits: int = 3) -> str:
     return f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}"
 
 
+def _shown(name: str) -> str:
+    """Return a name as a picture can hold it: XML has no place for some of its characters."""
+    return _NO_CHARACTERS.sub("\ufffd", readable(name))
+
+
+def _parts(path: str) -> list[str]:
+    """Return the parts of a path: behind its separators it may go on in another line."""
+    return _SEPARATOR.split(path)
+
+
 def _figures(run: RunFiles) -> list[Figure]:
     result, epochs = run.result, run.epochs
     by_epoch: dict[object, Record] = {record["epoch"]: record for record in epochs}
     best = by_epoch.get(run.best_epoch, {})
     figures = []
     if best:
-        after = f"best, after {_epochs(best)}"
+        after = f"best, after {_epochs(best)}; by chance {100 / len(run.class_names):.2f} %"
         figures.append(Figure("Top-1", f"{_number(best.get('val_accuracy_top1'), 2)} %", after))
         if len(run.class_names) > 5:
             top5 = f"{_number(best.get('val_accuracy_top5'), 2)} %"
@@ -113,6 +140,5 @@ def _best_and_last(run: RunFiles) -> list[tuple[str, Record]]:
     return [*(("best", r) for r in best[-1:]), *(("last", r) for r in run.epochs[-1:])]
 
 
-def _epochs(record: Mapping[str, object]) -> str:
-    number = int(record["epoch"]) + 1  # type: ignore[call-overload]
-    return f"{number} epoch{'' if number == 1 else 's'}"
+def _epochs(record: Record) -> str:
+    return counted(int(record["epoch"]) + 1, "epoch")  # type: ignore[call-overload]

@@ -12,25 +12,7 @@ from lib.models.fast import checkpoint_activations
 from lib.models.padded import pad_widths
 from lib.models.parts import freeze
 from lib.optim import GroupRules, OptimizerOptions
-from lib.schedules import Schedule, ScheduleOptions, build_schedule
 from lib.trainer.starting import Start
-
-
-def run_schedule(config: CfgNode, num_cards: int) -> Schedule:
-    """Return the learning rate over the run."""
-    train = config.TRAIN
-    options = ScheduleOptions(
-        train.SCHEDULE,
-        train.LR,
-        num_epochs=train.END_EPOCH,
-        milestones=train.LR_STEP,
-        factor=train.LR_FACTOR,
-        least=train.LR_MIN,
-        power=train.LR_POWER,
-        warmup_epochs=train.WARMUP_EPOCHS,
-        warmup_factor=train.WARMUP_FACTOR,
-    )
-    return build_schedule(options, num_cards=num_cards)
 
 
 def optimizer_options(config: CfgNode) -> OptimizerOptions:

@@ -34,14 +34,13 @@ from lib.models.build import build_model
 from lib.objective import Computing, Objective
 from lib.optim import build_optimizer, check_same_groups, check_state_sizes
 from lib.precision import Precision
-from lib.schedules import Schedule
+from lib.schedules import Schedule, run_schedule
 from lib.trainer.objective import build_objective
 from lib.trainer.optimising import (
     build_average,
     made_trainable,
     optimising_remarks,
     optimizer_options,
-    run_schedule,
 )
 from lib.trainer.same_pictures import (
     PictureNames,

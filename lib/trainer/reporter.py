@@ -245,7 +245,11 @@ class Reporter:
             return
         confusion = run.kept.predictions.confusion(len(names))
         write_per_class(confusion, names, self._folder / run_folder.PER_CLASS)
-        save_confusion(confusion, names, self._folder / run_folder.CONFUSION)
+        self._warn(save_confusion(confusion, names, self._folder / run_folder.CONFUSION))
+
+    def _warn(self, remark: str) -> None:
+        if remark:
+            self.console.say(f"[Warning] {remark}")
 
     def repeat_result(self, num_epochs: int) -> bool:
         """Write result.json once more where this whole run is done already; tell whether it was."""
@@ -319,6 +323,7 @@ class Reporter:
             self._processes.device,
             num_cards=self._processes.ranks.world_size,
             precision=self._parts.computing.precision.describe(),
+            command=self._request.command,
         )
         log.write_json(facts, self._folder / run_folder.ENVIRONMENT)
 
@@ -330,7 +335,12 @@ class Reporter:
     def _draw_curves(self) -> None:
         assert self._records is not None, "only rank 0 draws"
         records, _ = log.read_records(self._records.path)
-        save_curves(records, self._folder / run_folder.CURVES)
+        save_curves(
+            records,
+            self._folder / run_folder.CURVES,
+            schedule=self._parts.schedule,
+            num_classes=len(self._parts.images.class_names),
+        )
 
 
 def _last_batches_line(batches: TrainBatches) -> str:

@@ -32,6 +32,7 @@ class TrainRequest:
     auto_resume: bool = False
     stop_step: int | None = None  # a performance run of so many steps
     profile_start_step: int | None = None
+    command: str = ""  # what was typed, to be recorded
 
     def __post_init__(self) -> None:
         if self.stop_step is not None and self.stop_step < 1:

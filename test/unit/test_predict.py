@@ -21,8 +21,10 @@ from lib.config import load_config
 from lib.models.build import build_model, network_spec
 from lib.models.guess import guess_arch, guess_spec
 from lib.models.hrnet import ARCHS, build_hrnet
+from lib.plots import Tile
 from lib.predict import cam, writing
 from lib.predict.inputs import expand
+from lib.predict.sheet import Sheet
 from lib.recipe import Recipe
 from lib.rgb import open_rgb
 from lib.transforms import eval_pixels, normalize
@@ -250,6 +252,7 @@ def test_any_hrnet_is_told_by_the_shapes_of_its_weights(
         (("0.png", "--out", "x.txt"), "--out x.txt: its ending must be one of .csv, .json"),
         (("0.png", "--show", "x.jpg"), "--show x.jpg: its ending must be .png"),
         (("0.png", "--cam"), "--cam needs --show"),
+        (("0.png", "--cam_layer", "branch2"), "--cam_layer branch2 needs --cam"),
         (("0.png", "--topk", "0"), "--topk 0: 1 or more is needed"),
         (("0.png", "--checkpoint", "odd/w.pth"), "has 3 classes, and odd/classes.json names"),
         (("0.png", "--checkpoint", "bare/w.pth"), "has not the names of an HRNet's weights"),
@@ -332,22 +335,69 @@ def test_a_map_on_which_nothing_speaks_for_the_class_is_empty(network: torch.nn.
     assert heat.max() == 0
 
 
-def test_activation_maps_are_drawn_into_the_sheet(
-    run: Path, run_script: RunScript, tmp_path: Path
+def test_the_sheet_has_the_pictures_themselves_and_their_maps_beside_them(
+    run: Path, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sheets = []
-    for words in ((), ("--cam",)):
-        out = tmp_path / "sheets" / f"{len(words)}.png"
+    """Fault V1: not the network's input of 64 pixels; a finer map where that is asked for."""
+    drawn: list[list[Tile]] = []
+    monkeypatch.setattr(
+        "lib.predict.sheet.save_sheet", lambda tiles, path, num_all: drawn.append(tiles) or ""
+    )
+    write_pictures(tmp_path / "large", 1, size=(600, 900))
+    said = ""
+    for words in ((), ("--cam",), ("--cam", "--cam_layer", "branch1")):
         done = run_script(
-            PREDICT, tmp_path / "pictures" / "*" / "0.png",
-            "--checkpoint", run / "model_best.pth.tar", "--show", out, *words,
+            PREDICT, tmp_path / "large", "--checkpoint", run / "model_best.pth.tar",
+            "--show", tmp_path / "sheets" / "x.png", *words,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert f"written: {out}" in done.stdout
-        with Image.open(out) as image:
-            sheets.append(np.asarray(image.convert("RGB")))
-    assert sheets[0].shape == sheets[1].shape
-    assert (sheets[0] != sheets[1]).any()
+        assert f"written: {tmp_path / 'sheets' / 'x.png'}" in done.stdout
+        said += done.stdout
+    assert said.count("[Warning]") == 1
+    assert "maps of --cam_layer final are 2 x 2 places for pictures of 64 pixels" in said
+    plain, final, finer = (tile for (tile,) in drawn)
+    assert plain.heat is None and plain.pixels.shape == (320, 480, 3)
+    best = int(plain.class_number)
+    assert plain.class_name == NAMES[best].replace("\n", " ")
+    assert final.heat is not None and finer.heat is not None
+    # 600 pixels are resized to 73, of which 64 are seen: 526 of the 900 beside them.
+    left, top, right, bottom = final.heat.box
+    assert (bottom - top) / 320 == pytest.approx(64 / 73, abs=0.01)
+    assert left + right == pytest.approx(480, abs=5) and top + bottom == pytest.approx(320, abs=5)
+    assert not np.array_equal(final.heat.map, finer.heat.map)
+
+
+def test_a_picture_that_went_away_leaves_what_the_network_was_fed(tmp_path: Path) -> None:
+    fed = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    guess = writing.Guess("owl", 2, 0.5)
+    sheet = Sheet(Recipe.for_crop(64))
+    tile = sheet.tile(fed, writing.Row(str(tmp_path / "gone.png"), (guess,)), None)
+    assert tile.pixels.shape == (64, 64, 3) and (tile.class_name, tile.class_number) == ("owl", 2)
+
+
+@pytest.mark.parametrize(
+    ("crop", "layer", "is_coarse"),
+    [(64, "final", True), (96, "branch4", True), (128, "final", False), (64, "branch3", False)],
+)
+def test_maps_of_fewer_than_4_x_4_places_are_told(crop: int, layer: str, is_coarse: bool) -> None:
+    """Fault V1."""
+    assert bool(cam.coarseness_remark(crop, layer)) is is_coarse
+
+
+def test_each_layers_map_has_the_side_that_the_warning_says(network: torch.nn.Module) -> None:
+    sides = []
+    for layer in cam.LAYERS:
+        handle = cam.module_of(network, layer).register_forward_hook(
+            lambda module, inputs, output: sides.append(output.shape[-1])
+        )
+        with torch.no_grad():
+            network(torch.zeros(1, 3, 128, 128))
+        handle.remove()
+        assert 128 // cam.STRIDES[layer] == sides[-1]
+        heat = cam.class_activations(
+            network, torch.randn(1, 3, 64, 64), torch.tensor([0]), layer=layer
+        )
+        assert heat.shape == (1, 64, 64)
 
 
 def test_a_missing_captum_is_told_before_anything_is_computed(

@@ -8,8 +8,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from lib.config import load_config
-from lib.schedules import SCHEDULES, ScheduleOptions, StepSchedule, build_schedule
-from lib.trainer.optimising import run_schedule
+from lib.schedules import SCHEDULES, ScheduleOptions, StepSchedule, build_schedule, run_schedule
 
 PUBLISHED = StepSchedule(0.05, (30, 60, 90), 0.1)
 NUM_STEPS = 7  # an epoch
