@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib.data import TrainBatches
 from lib.data.decoding import FAST
 from lib.log import IntervalStats
 
@@ -49,3 +50,14 @@ def _advice(busy: float, loading: Loading) -> str:
     if loading.decoder != FAST:
         return "pip install simplejpeg, for DATASET.DECODER fast"
     return "smaller pictures: tools/pack_dataset.py --resize"
+
+
+def last_batches_line(batches: TrainBatches) -> str:
+    """Return what is said where the last two batches share what is left; empty elsewhere."""
+    if not batches.is_spread:
+        return ""
+    before, last = batches.last_batch_sizes
+    return (
+        f"the last two batches of an epoch have {before} and {last} images a card: less than a "
+        "quarter of a batch would be left for a step of its own"
+    )

@@ -11,7 +11,6 @@ from lib import device as devices
 from lib import log, run_folder
 from lib.assembly import input_choices, input_lines
 from lib.checked import read_json
-from lib.data import TrainBatches
 from lib.data.bad_images import in_one_line
 from lib.distributed import Processes
 from lib.environment import num_cores
@@ -30,7 +29,7 @@ from lib.report import (
     write_report,
 )
 from lib.trainer.expecting import Expecting
-from lib.trainer.input_limit import Loading, input_line
+from lib.trainer.input_limit import Loading, input_line, last_batches_line
 from lib.trainer.optimising import optimising_line
 from lib.trainer.parts import Parts, Progress
 from lib.trainer.starting import TrainRequest
@@ -302,7 +301,7 @@ class Reporter:
             f"epochs {train.END_EPOCH}, steps {parts.position.num_steps} an epoch, batch "
             f"{train.BATCH_SIZE_PER_GPU} a card, {train.OPTIMIZER}, learning rate {train.LR:g} x "
             f"{ranks.world_size} card(s), {parts.schedule.describe()}",
-            _last_batches_line(parts.batches),
+            last_batches_line(parts.batches),
             optimising_line(self._config),
             *(f"evaluation, {line}" for line in input_lines(self._config)),
         ):
@@ -341,14 +340,3 @@ class Reporter:
             schedule=self._parts.schedule,
             num_classes=len(self._parts.images.class_names),
         )
-
-
-def _last_batches_line(batches: TrainBatches) -> str:
-    """Return what is said where the last two batches share what is left; empty elsewhere."""
-    if not batches.is_spread:
-        return ""
-    before, last = batches.last_batch_sizes
-    return (
-        f"the last two batches of an epoch have {before} and {last} images a card: less than a "
-        "quarter of a batch would be left for a step of its own"
-    )
