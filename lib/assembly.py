@@ -33,6 +33,7 @@ from lib.objective import Computing
 from lib.pictures import has_pictures_below
 from lib.precision import Precision
 from lib.recipe import Recipe
+from lib.rgb import IGNORE
 
 
 def read_images(
@@ -140,8 +141,10 @@ def eval_view(config: CfgNode, network: nn.Module) -> nn.Module:
 
 
 def input_choices(config: CfgNode) -> dict[str, object]:
-    """Return what is evaluated otherwise than trained, as result.json has it."""
+    """Return what is evaluated otherwise than usual, as result.json has it."""
     choices: dict[str, object] = {}
+    if config.DATASET.ORIENTATION != IGNORE:
+        choices["orientation"] = config.DATASET.ORIENTATION
     if config.TEST.IMAGE_SIZE or config.TEST.RESIZE:
         recipe = eval_recipe(config)
         choices |= {"image_size": recipe.crop, "resize": recipe.resize}
@@ -168,6 +171,7 @@ def _options(config: CfgNode, processes: Processes) -> partial[LoaderOptions]:
     return partial(
         LoaderOptions,
         image_size=config.MODEL.IMAGE_SIZE[0],
+        orientation=config.DATASET.ORIENTATION,
         num_workers=num_workers(config.WORKERS, ranks.local_world_size),
         rank=ranks.rank,
         world_size=ranks.world_size,

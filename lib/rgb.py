@@ -103,6 +103,12 @@ def read_head(path: str | Path) -> Head:
         )
 
 
+def read_orientation(content: bytes) -> int:
+    """Return `stored_orientation` of what a JPEG file holds; raises as `open_rgb`."""
+    with _naming_warnings(""), Image.open(_Content(content)) as image:
+        return stored_orientation(image)
+
+
 def stored_orientation(image: Image.Image) -> int:
     """Return how a picture lies in its file by its EXIF data, 1 (upright) to 8; 1 where unsaid."""
     number = image.getexif().get(_ORIENTATION_TAG, 1)

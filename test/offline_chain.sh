@@ -39,8 +39,7 @@ step 'checkpoint to ONNX' "$PYTHON" hrnet_pth2onnx.py --cfg "${value[cfg]}" --in
   --batch "${value[bs]}" --opset "${value[opset]}" "${overrides[@]}"
 # What is left of an earlier chain may be of other pictures or another size: bins that fit are kept, results are not.
 rm -rf -- "$results"
-image_size=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["input_shape"][-1])' "$out/hrnet.receipt.json")
-step 'pictures to bins' "$PYTHON" imagenet_torch_preprocess.py hrnet "$val" "$bins" --image_size "$image_size"
+step 'pictures to bins' "$PYTHON" imagenet_torch_preprocess.py hrnet "$val" "$bins" --recipe "$onnx"
 for labels in "${value[data_path]}/val_label.txt" "$val/val_label.txt" "$out/val_label.txt"; do
   if [ -f "$labels" ]; then break; fi
 done

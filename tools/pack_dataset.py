@@ -8,6 +8,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.recipe import ORIENTATIONS
 
 _QUALITY = 90
 
@@ -29,6 +30,7 @@ def main() -> int:
         shard_mb=args.shard_size,
         num_workers=args.workers,
         parts=(args.train_set, args.val_set),
+        orientation=args.orientation,
     )
     report = pack(args.data, args.out, options)
     for name, part in report.index.parts.items():
@@ -69,6 +71,8 @@ def _parse() -> argparse.Namespace:
     add("out", metavar="OUT", nargs="?", type=Path, help="folder for the shards and their index")
     add("--resize", type=int, help="shrink larger pictures to this short side in pixels")
     add("--quality", type=int, help=f"of the JPEG files that --resize writes ({_QUALITY})")
+    what = "of what --resize writes: as stored, or turned upright by its EXIF data"
+    add("--orientation", default="ignore", choices=ORIENTATIONS, help=what)
     add("--shard_size", metavar="MB", type=float, default=256, help="largest shard in megabytes")
     add("--workers", type=int, default=0, help="decoding processes; 0: one a core")
     add("--train_set", default="train", help="name of the folder to train on")

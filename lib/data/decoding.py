@@ -21,7 +21,7 @@ from PIL import Image
 from torch.nn import functional
 
 from lib.data.augmenting import Changer, Extras, changer
-from lib.rgb import open_rgb
+from lib.rgb import EXIF, IGNORE, open_rgb, read_orientation
 from lib.transforms import PixelArray, random_crop_box, train_pixels
 
 try:
@@ -53,6 +53,7 @@ class Augmentation:
     ratio: tuple[float, float]
     hflip: float
     extras: Extras = Extras()
+    orientation: str = IGNORE  # see `lib.rgb.open_rgb`
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,48 @@ class _Frame:
     width: int
     height: int
     height_at: int
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What makes a stored picture upright: rows for columns first, then mirrored where said."""
+
+    swaps: bool = False
+    mirrors_columns: bool = False
+    mirrors_rows: bool = False
+
+    def upright_size(self, frame: _Frame) -> tuple[int, int]:
+        """Return width and height of the upright picture."""
+        stored = frame.width, frame.height
+        return stored[::-1] if self.swaps else stored
+
+    def stored(
+        self, box: tuple[int, int, int, int], size: tuple[int, int]
+    ) -> tuple[int, int, int, int]:
+        """Return where a box (left, top, width, height) of the upright picture lies as stored."""
+        left, top, width, height = box
+        left = size[0] - left - width if self.mirrors_columns else left
+        top = size[1] - top - height if self.mirrors_rows else top
+        return (top, left, height, width) if self.swaps else (left, top, width, height)
+
+    def upright(self, pixels: PixelArray) -> PixelArray:
+        """Return a part of the stored picture as it is in the upright one."""
+        pixels = pixels.transpose(1, 0, 2) if self.swaps else pixels
+        pixels = pixels[:, ::-1] if self.mirrors_columns else pixels
+        return pixels[::-1] if self.mirrors_rows else pixels
+
+
+# By the number that a photo's EXIF data has for its orientation.
+_TURNS = {
+    1: _Turn(),
+    2: _Turn(mirrors_columns=True),
+    3: _Turn(mirrors_columns=True, mirrors_rows=True),
+    4: _Turn(mirrors_rows=True),
+    5: _Turn(swaps=True),
+    6: _Turn(swaps=True, mirrors_columns=True),
+    7: _Turn(swaps=True, mirrors_columns=True, mirrors_rows=True),
+    8: _Turn(swaps=True, mirrors_rows=True),
+}
 
 
 def has_fast_decoder() -> bool:
@@ -115,7 +158,7 @@ def _read_with_pillow(
     picture: str | bytes, rng: random.Random, *, augmentation: Augmentation
 ) -> PixelArray:
     return train_pixels(
-        open_rgb(picture),
+        open_rgb(picture, orientation=augmentation.orientation),
         size=augmentation.size,
         rng=rng,
         scale=augmentation.scale,
@@ -131,16 +174,22 @@ def _read_fast(
     frame = _find_frame(content)
     if frame is None:
         return _read_with_pillow(picture, rng, augmentation=augmentation)
+    turn = _Turn()
+    if augmentation.orientation == EXIF:
+        turn = _TURNS[read_orientation(content)]
     state = rng.getstate()
-    box = random_crop_box(
-        (frame.width, frame.height), rng=rng, scale=augmentation.scale, ratio=augmentation.ratio
-    )
+    size = turn.upright_size(frame)
+    box = random_crop_box(size, rng=rng, scale=augmentation.scale, ratio=augmentation.ratio)
     try:
-        crop, edges = _decode_crop(content, frame, box, size=augmentation.size)
+        crop, edges = _decode_crop(content, frame, turn.stored(box, size), size=augmentation.size)
     except ValueError:  # all that simplejpeg raises for a file
         rng.setstate(state)
         return _read_with_pillow(picture, rng, augmentation=augmentation)
-    return _resized(crop, edges, augmentation.size, mirrored=rng.random() < augmentation.hflip)
+    mirrored = rng.random() < augmentation.hflip
+    if turn == _Turn():
+        return _resized(crop, edges, augmentation.size, mirrored=mirrored)
+    pixels = turn.upright(_resized(crop, edges, augmentation.size, mirrored=False))
+    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
 
 
 def _content_of(path: str) -> bytes:

@@ -24,6 +24,7 @@ class Contents(Protocol):
     """Pictures that are no files of their own."""
 
     recipe: str  # what was done to them, in a few words
+    orientation: str | None  # in which they were made anew (`lib.rgb`); None: they are as they were
 
     def read(self, index: int) -> bytes:
         """Return what the file of picture `index` held."""

@@ -29,7 +29,7 @@ from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
 from lib.data.watching import WatchedLoader, end_worker_that_loses_a_batch
 from lib.environment import check_num_workers, num_cores
 from lib.recipe import Recipe
-from lib.rgb import open_rgb, warnings_named
+from lib.rgb import IGNORE, open_rgb, warnings_named
 from lib.shortages import is_shortage
 from lib.transforms import PixelArray, eval_pixels
 
@@ -67,6 +67,7 @@ class LoaderOptions:
         seed: seed of the run.
         rank, world_size: which shard of the pictures this process has, of how many.
         pin_memory: put batches in page-locked memory, for a faster copy to an accelerator.
+        orientation: of training pictures; see `lib.rgb.open_rgb`. Evaluation has its recipe's.
 
     Raises:
         ValueError: a number outside its range.
@@ -79,6 +80,7 @@ class LoaderOptions:
     rank: int = 0
     world_size: int = 1
     pin_memory: bool = False
+    orientation: str = IGNORE
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("image_size", 1), ("num_workers", 0)):
@@ -233,7 +235,7 @@ def train_loader(
 
     Raises:
         ValueError: no pictures, an augmentation setting outside its range, or extras without
-            torchvision.
+            torchvision; pictures packed in another orientation.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"AUG.CROP_SCALE is {list(scale)}: use 0 < smallest <= largest <= 1")
@@ -241,7 +243,10 @@ def train_loader(
         raise ValueError(f"AUG.CROP_RATIO is {list(ratio)}: use 0 < smallest <= largest")
     if not 0 <= hflip <= 1:
         raise ValueError(f"AUG.HFLIP is {hflip}: use a probability in 0..1")
-    augmentation = Augmentation(options.image_size, scale, ratio, hflip, extras)
+    _check_packed_orientation(images, options.orientation)
+    augmentation = Augmentation(
+        options.image_size, scale, ratio, hflip, extras, options.orientation
+    )
     dataset = TrainImages(images, augmentation, decoder=decoder)
     batches = TrainBatches(
         len(images),
@@ -262,14 +267,26 @@ def eval_loader(images: ImageList, options: LoaderOptions, recipe: Recipe) -> Da
         recipe: how they are prepared; the normalisation is left to the device.
 
     Raises:
-        ValueError: no pictures.
+        ValueError: no pictures, or pictures packed in another orientation.
     """
+    _check_packed_orientation(images, recipe.orientation)
     options = replace(options, image_size=recipe.crop)
     dataset = EvalImages(images, recipe)
     batches = EvalBatches(
         len(images), options.batch_size, rank=options.rank, world_size=options.world_size
     )
     return _loader(dataset, batches, options)
+
+
+def _check_packed_orientation(images: ImageList, wanted: str) -> None:
+    """Raise ValueError where pictures were turned upright, or not, when they were packed."""
+    made = None if images.contents is None else images.contents.orientation
+    if made is not None and made != wanted:
+        raise ValueError(
+            f"these pictures were made smaller by pack_dataset.py with --orientation {made}, and "
+            f"DATASET.ORIENTATION is {wanted}: set it to {made}, or pack the pictures again with "
+            f"--orientation {wanted}"
+        )
 
 
 def num_workers(setting: int, num_cards: int) -> int:

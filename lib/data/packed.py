@@ -24,6 +24,8 @@ import numpy.typing as npt
 from lib.arrays import ArrayForms, read_arrays, texts_of
 from lib.checked import COUNT, parse_json, shown
 from lib.data.lists import ImageList, names_to_evaluate, require_same_classes
+from lib.recipe import ORIENTATIONS
+from lib.rgb import EXIF, IGNORE
 from lib.stores import StorageError, Store, is_url, open_store
 
 INDEX = "index.json"
@@ -36,7 +38,7 @@ _PART = {"class_names": (None, [str]), "pictures": FILE_FORM, "shards": [FILE_FO
 _INDEX = {
     "kind": KIND,
     "format": range(FORMAT, FORMAT + 1),
-    "recipe": {"resize": (None, COUNT), "quality": (None, COUNT)},
+    "recipe": {"resize": (None, COUNT), "quality": (None, COUNT), "orientation?": ORIENTATIONS},
     "parts": {str: _PART},
 }
 _TABLE: ArrayForms = {
@@ -105,8 +107,11 @@ class Places:
 class PackedContents:
     """Pictures in shards, each read when it is asked for."""
 
-    def __init__(self, store: Store, part: PartIndex, places: Places, *, recipe: str) -> None:
-        self.recipe = recipe
+    def __init__(
+        self, store: Store, part: PartIndex, places: Places, *, recipe: Mapping[str, object]
+    ) -> None:
+        self.recipe = describe(recipe)
+        self.orientation = _orientation(recipe)
         self._store = store
         self._shards = part.shards
         self._places = places
@@ -260,7 +265,7 @@ def _images(
             f"{store.where(name)} has pictures of class {targets.max()}, which is outside "
             f"0..{len(names) - 1}; classes are numbered from 0 in the sorted order of their names"
         )
-    contents = PackedContents(store, part, places, recipe=describe(index.recipe))
+    contents = PackedContents(store, part, places, recipe=index.recipe)
     return ImageList(places.paths(part.shards), targets.tolist(), names, contents)
 
 
@@ -268,7 +273,16 @@ def describe(recipe: Mapping[str, object]) -> str:
     """Return what was done to the pictures, in a few words."""
     if recipe["resize"] is None:
         return "as they were"
-    return f"short side {recipe['resize']}, quality {recipe['quality']}"
+    upright = ", upright by EXIF" if _orientation(recipe) == EXIF else ""
+    return f"short side {recipe['resize']}, quality {recipe['quality']}{upright}"
+
+
+def _orientation(recipe: Mapping[str, object]) -> str | None:
+    """Return what the pictures were opened with, for `lib.rgb`; None where they are as they were.
+
+    An index that doesn't say is of the time before it could be asked for.
+    """
+    return None if recipe["resize"] is None else str(recipe.get("orientation", IGNORE))
 
 
 def _read_places(store: Store, part: PartIndex) -> Places:

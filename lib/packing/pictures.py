@@ -49,7 +49,9 @@ class Packed:
     failure: str = ""
 
 
-def prepare(pictures: Sequence[Picture], *, resize: int | None, quality: int) -> list[Packed]:
+def prepare(
+    pictures: Sequence[Picture], *, resize: int | None, quality: int, orientation: str
+) -> list[Packed]:
     """Return what is to be packed of each picture; runs in a worker.
 
     Args:
@@ -57,18 +59,19 @@ def prepare(pictures: Sequence[Picture], *, resize: int | None, quality: int) ->
         resize: short side in pixels of those that are larger, which become JPEG files; what is not
             larger is taken as it is. None: all are, and none is decoded.
         quality: of those JPEG files.
+        orientation: of those; what is taken as it is keeps what it says of it.
     """
-    return [_prepared(picture, resize, quality) for picture in pictures]
+    return [_prepared(picture, resize, quality, orientation) for picture in pictures]
 
 
-def _prepared(picture: Picture, resize: int | None, quality: int) -> Packed:
+def _prepared(picture: Picture, resize: int | None, quality: int, orientation: str) -> Packed:
     try:
         with open(picture.path, "rb", buffering=0) as file:
             content = file.readall()
         if resize is None:
             return Packed(picture, content, _ending(picture.path))
         with warnings_named(picture.path):
-            image = open_rgb(content)
+            image = open_rgb(content, orientation=orientation)
         if min(image.size) <= resize:
             return Packed(picture, content, _ending(picture.path))
         return Packed(picture, _as_jpeg(resize_short_side(image, resize), quality), _JPEG)

@@ -15,13 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from lib import run_folder
-from lib.checked import shown
 from lib.data import packed
 from lib.data.lists import ImageList, read_split, require_same_classes
 from lib.data.packed import FileSum, Index, PartIndex, Places
-from lib.environment import check_num_workers, num_cores
+from lib.environment import num_cores
 from lib.files import open_atomically, write_atomically, write_json
 from lib.offline.pool import run_in_processes
+from lib.packing.options import PackOptions
 from lib.packing.pictures import Packed, Picture, prepare
 from lib.packing.record import Record, Sample, ShardRecord, fingerprint
 from lib.packing.tar import ShardWriter, size_with
@@ -30,52 +30,6 @@ from lib.stops import stops_noted
 
 _PICTURES_A_JOB = 16
 _MEGABYTE = 1_000_000
-_TAKEN = (packed.INDEX, run_folder.BAD_IMAGES)
-
-
-@dataclass(frozen=True)
-class PackOptions:
-    """How pictures are packed.
-
-    Args:
-        resize: short side in pixels of larger pictures; None: all are copied as they are.
-        quality: of JPEG files written anew, 1..95.
-        shard_mb: a shard's largest size in megabytes; a single picture may be larger.
-        num_workers: decoding processes; 0: one a core.
-        parts: names of the folders to pack, those of them that there are.
-
-    Raises:
-        ValueError: a number outside its range.
-    """
-
-    resize: int | None = None
-    quality: int = 90
-    shard_mb: float = 256
-    num_workers: int = 0
-    parts: tuple[str, ...] = ("train", "val")
-
-    def __post_init__(self) -> None:
-        for name, value, is_good, allowed in (
-            ("--resize", self.resize, self.resize is None or self.resize >= 1, "1 or more"),
-            ("--quality", self.quality, 1 <= self.quality <= 95, "1 to 95"),
-            ("--shard_size", self.shard_mb, self.shard_mb > 0, "more than 0"),
-            ("--workers", self.num_workers, self.num_workers >= 0, "0 or more"),
-        ):
-            if not is_good:
-                raise ValueError(f"{name} is {value}: use {allowed}")
-        for name in self.parts:
-            if name.startswith(".") or name != os.path.basename(name) or name in ("", *_TAKEN):
-                raise ValueError(
-                    f"--train_set and --val_set name folders in DATA, and {shown(name)} is no such "
-                    "name: it has no / and does not begin with a dot"
-                )
-        check_num_workers("--workers", self.num_workers)
-
-    @property
-    def recipe(self) -> dict[str, object]:
-        """What decides about the bytes of the shards."""
-        quality = None if self.resize is None else self.quality
-        return {"resize": self.resize, "quality": quality, "shard_mb": self.shard_mb}
 
 
 @dataclass(frozen=True)
@@ -188,7 +142,12 @@ def _write_rest(
     (record.root / part).mkdir(exist_ok=True)
     starts = range(first, len(pictures), _PICTURES_A_JOB)
     done = run_in_processes(
-        partial(prepare, resize=options.resize, quality=options.quality),
+        partial(
+            prepare,
+            resize=options.resize,
+            quality=options.quality,
+            orientation=options.orientation,
+        ),
         (pictures[start : start + _PICTURES_A_JOB] for start in starts),
         num_workers=max(1, min(options.num_workers or num_cores(), len(starts))),
         check=check,

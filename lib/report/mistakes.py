@@ -13,7 +13,7 @@ from lib.data import ImageList, SetAside, read_val
 from lib.report.images import data_uri
 from lib.report.kept import KeptPredictions, relative_paths
 from lib.report.reading import RunFiles
-from lib.rgb import open_rgb
+from lib.rgb import IGNORE, open_rgb
 from lib.run_folder import CONFIG
 from lib.stores import is_url
 
@@ -41,6 +41,7 @@ class Pictures:
 
     images: ImageList
     data_path: Path | str
+    orientation: str = IGNORE  # see `lib.rgb.open_rgb`
 
     def thumbnail(self, place: int, path: str) -> str:
         """Return the picture at a place of the list as a data URI.
@@ -52,7 +53,8 @@ class Pictures:
         if relative_paths(self.images, [place], self.data_path) != [path]:
             raise LookupError("another picture has its place")
         contents = self.images.contents
-        image = open_rgb(self.images.paths[place] if contents is None else contents.read(place))
+        picture = self.images.paths[place] if contents is None else contents.read(place)
+        image = open_rgb(picture, orientation=self.orientation)
         image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
         return data_uri(image, "JPEG")
 
@@ -64,20 +66,20 @@ def find_pictures(run: RunFiles, data_path: Path | str | None) -> Pictures | Non
     path raises as `lib.data.read_val` does.
     """
     if data_path is not None:
-        return Pictures(_read(run, data_path), data_path)
+        return _read(run, data_path)
     if run.kept is None:
         return None
     before = run.kept.data_path
     found = before if is_url(before) else Path(before)
     try:
-        return Pictures(_read(run, found), found)
+        return _read(run, found)
     except (ValueError, OSError):
         return None
 
 
-def _read(run: RunFiles, data_path: Path | str) -> ImageList:
+def _read(run: RunFiles, data_path: Path | str) -> Pictures:
     dataset = load_config(run.folder / CONFIG).DATASET
-    return read_val(
+    images = read_val(
         data_path,
         val_set=dataset.TEST_SET,
         class_names=run.class_names,
@@ -85,6 +87,7 @@ def _read(run: RunFiles, data_path: Path | str) -> ImageList:
         train_set=dataset.TRAIN_SET,
         aside=SetAside(dataset.VAL_SHARE, dataset.SPLIT_SEED),
     )
+    return Pictures(images, data_path, dataset.ORIENTATION)
 
 
 def num_mistakes(kept: KeptPredictions) -> int:

@@ -222,7 +222,8 @@ class Reporter:
         """Make report.html of what the run folder holds now; it may fail, the run has not."""
         if not self._enabled:
             return
-        pictures = Pictures(self._parts.val_images, self._request.data_path)
+        data = self._config.DATASET
+        pictures = Pictures(self._parts.val_images, self._request.data_path, data.ORIENTATION)
         try:
             run = read_run(self._folder)
             self._write_classes(run)

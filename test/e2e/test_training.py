@@ -310,13 +310,24 @@ def test_a_bad_picture_is_skipped_counted_and_listed_or_fatal_as_the_setting_say
         write_pictures(tmp_path / "data/train" / str(channel), 6, channel=channel)
         write_pictures(tmp_path / "data/val" / str(channel), 4, channel=channel)
     (tmp_path / "data/val/1/broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    for name in ("train/lost", "val/lost"):
+        (tmp_path / "data" / name).mkdir()
+        (tmp_path / "data" / name / "a.jfif").write_bytes(b"no picture")
     common = (TRAIN, tmp_path / "data", "--cfg", tiny_yaml, "--train_epochs", 1)
     skipped = run_script(*common, "--out", tmp_path / "s", "DATASET.BAD_IMAGES_MAX_SHARE", 0.2)
     assert skipped.returncode == 0, skipped.stderr
     result = result_of(tmp_path / "s")
-    assert (result["num_images_used"], result["num_images_expected"]) == (8, 9)
+    assert (result["num_images_used"], result["num_images_expected"]) == (8, 10)
     listed = (tmp_path / "s" / "bad_images.tsv").read_text().splitlines()
-    assert len(listed) == 1 and "broken.jpg\t" in listed[0]
+    names = sorted(Path(line.split("\t")[0]).name for line in listed)
+    assert names == ["a.jfif", "a.jfif", "broken.jpg"]
+    lost = "[Warning] 1 class has no picture that can be read: 'lost'\n"
+    assert skipped.stdout.count(lost) == 2  # to train on, to validate with
+    again = run_script(
+        VALID, tmp_path / "data", "--cfg", tiny_yaml, "--out", tmp_path / "v",
+        "--testModel", tmp_path / "s/model_best.pth.tar", "DATASET.BAD_IMAGES_MAX_SHARE", 0.2,
+    )  # fmt: skip
+    assert lost in again.stdout, again.stderr
     for settings in (("DATASET.BAD_IMAGES", "fail"), ("DATASET.BAD_IMAGES_MAX_SHARE", "0.01")):
         failed = run_script(*common, "--out", tmp_path / "f", *settings)
         assert failed.returncode == 2

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.data import BadImage, BadImageLedger
+from lib.data import BadImage, BadImageLedger, ImageList, lost_classes_remark
+from lib.data.bad_images import in_one_line
 
 
 def test_the_ledger_has_every_bad_file_once_also_after_a_restart(tmp_path: Path) -> None:
@@ -77,3 +78,18 @@ def test_ledger_settings_outside_their_range_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=pattern):
         BadImageLedger(None, policy=policy, max_share=max_share, num_images=1)
+
+
+def test_a_class_left_without_a_readable_picture_is_named() -> None:
+    """Fault M2: one of which some can be read is not, nor one that had none."""
+    paths = ("a/0", "a/1\n", "b/0", "b/1", "c/0")
+    images = ImageList(paths, (0, 0, 1, 1, 2), ("a ", "b", "c", "none"))
+    bad = [BadImage(in_one_line(path), "cut") for path in ("a/0", "a/1\n", "b/0")]
+    assert lost_classes_remark(images, bad) == (
+        "[Warning] 1 class has no picture that can be read: 'a '"
+    )
+    bad.append(BadImage("c/0", "cut"))
+    assert lost_classes_remark(images, bad).endswith(
+        "2 classes have no picture that can be read: 'a ', 'c'"
+    )
+    assert lost_classes_remark(images, []) == lost_classes_remark(images, bad[:1]) == ""

@@ -183,6 +183,28 @@ def test_exif_orientation_is_passed_over_as_open_rgb_does(tmp_path: Path, orient
     assert max(mean_difference(path, seed) for seed in range(6)) <= MAX_MEAN_DIFFERENCE
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured_where_it_is_asked_for(
+    tmp_path: Path, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault M3: both decoders give the same part of the upright picture, reduced ones too."""
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    scene(240, 140).save(path, exif=exif, quality=95)
+    upright = replace(AUGMENTATION, orientation="exif")
+    for size in (64, 20):
+        augmentation = replace(upright, size=size)
+        differences = [mean_difference(path, seed, augmentation) for seed in range(5)]
+        assert max(differences) <= MAX_MEAN_DIFFERENCE
+    whole = replace(upright, scale=(1, 1), ratio=(12 / 7, 12 / 7), hflip=0)
+    turned = np.asarray(open_rgb(path, orientation="exif").resize((64, 64)))
+    if orientation < 5:
+        assert np.abs(read(FAST, path, 0, whole)[0].astype(int) - turned).mean() < 6
+    monkeypatch.setattr(decoding, "_read_with_pillow", None)
+    read(FAST, path, 0, upright)
+
+
 @pytest.mark.parametrize(
     ("name", "mode", "form"),
     [

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import RunScript
 from PIL import Image
 from timm.data.readers.reader_image_tar import ReaderImageTar
 
 from lib import run_folder
+from lib.data import LoaderOptions, eval_loader, read_val, train_loader
 from lib.packing import PackOptions, damaged_files, pack
 from lib.packing.pictures import Picture
 from lib.packing.record import Record
+from lib.recipe import Recipe
 from lib.rgb import open_rgb
 from lib.transforms import resize_short_side
 
@@ -455,3 +460,39 @@ def test_a_record_of_another_form_is_as_if_it_were_not_there(tmp_path: Path, con
     with pytest.raises(ValueError, match="was packed with other options") as caught:
         Record(tmp_path).claim(SMALL.recipe)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_shrunk_is_turned_upright_where_it_is_asked_for_and_the_index_says_so(
+    tmp_path: Path, run_script: RunScript
+) -> None:
+    """Fault M3: pictures packed otherwise than they are to be read are refused."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for part, name in itertools.product(("train", "val"), ("ant", "bee")):
+        (tmp_path / part / name).mkdir(parents=True)
+        Image.linear_gradient("L").resize((80, 60)).save(
+            tmp_path / part / name / "a.jpg", exif=exif
+        )
+        Image.linear_gradient("L").resize((8, 6)).save(tmp_path / part / name / "b.jpg", exif=exif)
+    done = run_script(
+        TOOL, tmp_path, tmp_path / "exif", "--resize", 30, "--orientation", "exif", "--workers", 1
+    )
+    assert done.returncode == 0, done.stderr
+    pack(tmp_path, tmp_path / "ignore", PackOptions(resize=30, num_workers=1))
+    pack(tmp_path, tmp_path / "copies", PackOptions(num_workers=1))
+    for made, asked in itertools.product(("exif", "ignore", "copies"), ("exif", "ignore")):
+        images = read_val(tmp_path / made, val_set="val", class_names=None, num_classes=2)
+        options, recipe = LoaderOptions(4, 32), Recipe(asked, 36, 32)
+        whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0}
+        if made not in (asked, "copies"):
+            refused = f"with --orientation {made}, and DATASET.ORIENTATION is {asked}: set it to"
+            with pytest.raises(ValueError, match=refused):
+                eval_loader(images, options, recipe)
+            with pytest.raises(ValueError, match=refused):
+                train_loader(images, replace(options, orientation=asked), **whole)
+            continue
+        pixels = next(iter(eval_loader(images, options, recipe))).images.float().mean(3)
+        along_rows = pixels.mean(1).std(1) > pixels.mean(2).std(1)
+        assert along_rows.tolist() == [asked == "exif"] * 4  # the small ones are read upright
+    with pytest.raises(ValueError, match="--orientation exif has a meaning with --resize only"):
+        PackOptions(orientation="exif")
