@@ -43,6 +43,7 @@ _ELSEWHERE = {  # what other programs call an option, where no letters tell
     "trainepochs": "epochs epoch numepochs maxepochs",
 }
 _ACCELERATORS_COLLIDE = "Two accelerators cannot be used"
+SEE_DOCTOR = "python tools/doctor.py says what does not fit"
 _WITHOUT_NPU = "set TORCH_DEVICE_BACKEND_AUTOLOAD=0 to do without the NPU"
 
 
@@ -179,10 +180,7 @@ def torch_npu_refusal(cause: BaseException) -> str:
         advice = f"hide the CUDA devices (CUDA_VISIBLE_DEVICES=), or {_WITHOUT_NPU}"
     else:
         advice = _WITHOUT_NPU
-    return (
-        f"torch_npu cannot be imported ({reason}); {advice}; python tools/doctor.py says what does "
-        "not fit"
-    )
+    return f"torch_npu cannot be imported ({reason}); {advice}; {SEE_DOCTOR}"
 
 
 class _Shown:

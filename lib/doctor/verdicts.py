@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lib.cli import accelerators_collide, lacks_cann
+from lib.cli import SEE_DOCTOR, accelerators_collide, lacks_cann
 from lib.doctor.facts import Facts
 from lib.doctor.probe import RAISED, Probe
 from lib.doctor.releases import (
@@ -89,6 +89,18 @@ def _npu_requirements(facts: Facts) -> str:
     return requirements_command(facts.cann.version if facts.cann else "", facts.machine)
 
 
+def _fitting_torch(facts: Facts) -> str:
+    """Return what installs the torch of this torch_npu, or both anew where that is too old."""
+    plugin = facts.versions.get("torch_npu", "")
+    if _needed_torch(facts) > numbers(plugin):
+        return _npu_requirements(facts)
+    return torch_command(plugin, facts.machine)
+
+
+def _needed_torch(facts: Facts) -> tuple[int, ...]:
+    return numbers(dict(facts.requirements).get("torch", ""))
+
+
 def _torch_npu(facts: Facts, probe: Probe) -> Iterator[Finding]:
     plugin, torch = (facts.versions.get(name, "") for name in ("torch_npu", "torch"))
     if not plugin:
@@ -99,7 +111,9 @@ def _torch_npu(facts: Facts, probe: Probe) -> Iterator[Finding]:
         # A pair that computes may be trained with. And with TORCH_DEVICE_BACKEND_AUTOLOAD=0 the
         # rest of torch works all the same.
         level = WARNING if probe.computed or probe.kind in ("cpu", "cuda") else PROBLEM
-        yield Finding(level, text, torch_command(plugin, facts.machine))
+        if _needed_torch(facts) > numbers(plugin):
+            text += f"; {dict(facts.requirements)['torch']} or newer is needed here"
+        yield Finding(level, text, _fitting_torch(facts))
     elif torch:
         yield Finding(OK, f"torch {torch} and torch_npu {plugin} fit")
     if facts.cann and facts.cann.exists:
@@ -172,7 +186,10 @@ def _loading_fix(facts: Facts, cause: str) -> str:
     module = re.search(r"No module named '([^'.]+)", cause)
     if module and module[1] != "torch_npu":
         return f"install the package that has {module[1]}, see CANN's installation guide"
-    return torch_npu_command(facts.versions.get("torch_npu", ""), facts.machine)
+    plugin = facts.versions.get("torch_npu", "")
+    if _needed_torch(facts) > numbers(plugin):
+        return _npu_requirements(facts)
+    return torch_npu_command(plugin, facts.machine)
 
 
 def _cann_fix(facts: Facts) -> str:
@@ -191,7 +208,7 @@ def _device(facts: Facts, probe: Probe) -> Iterator[Finding]:
     if not probe.imported:
         return
     if not probe.computed:
-        yield _no_device(probe)
+        yield _no_device(facts, probe)
         return
     yield Finding(OK, f"torch computes on {probe.names[0]}")
     if probe.kind != "cpu":
@@ -206,10 +223,12 @@ def _device(facts: Facts, probe: Probe) -> Iterator[Finding]:
         yield _unseen_npu(facts)
 
 
-def _no_device(probe: Probe) -> Finding:
+def _no_device(facts: Facts, probe: Probe) -> Finding:
     refused = probe.error.partition("ValueError: ")[2]
     if refused and not probe.kind:  # lib/device.py's own words, with its advice at their end
-        text, _, advice = refused.rpartition("; ")
+        text, _, advice = refused.removesuffix(f"; {SEE_DOCTOR}").rpartition("; ")
+        if "torch_npu" in text and "torch_npu" not in facts.versions:
+            advice = f"{_npu_requirements(facts)}; or take --device cuda or cpu"
         return Finding(PROBLEM, text, advice)
     where = f" on {probe.kind}" if probe.kind else ""
     fix = "npu-smi info or nvidia-smi shows whether the device answers; try --device cpu"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib import doctor
+from lib.cli import torch_npu_refusal
 from lib.doctor import OK, PROBLEM, WARNING, Cann, Probe, judge
 from lib.doctor.releases import TORCH_NPU_FOR_CANN, base_version
 from lib.doctor.verdicts import GIB
@@ -295,6 +296,39 @@ def test_a_device_that_is_not_there_is_refused_with_its_own_advice(facts):
     words = "ValueError: --device cuda: there is none on this machine; try --device cpu"
     line = only(judge(facts(), Probe(imported=True, error=words)), PROBLEM)
     assert line == words.partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("cause", "versions", "fix"),
+    [
+        (
+            ModuleNotFoundError("No module named 'torch_npu'", name="torch_npu"),
+            {},
+            f"{ON_X86} && pip install -r requirements_npu.txt; or take --device cuda or cpu",
+        ),
+        (OSError(NO_HCCL), NPU_VERSIONS, "run `source /usr/local/Ascend/cann/set_env.sh` (before"),
+        (RuntimeError("x"), NPU_VERSIONS, "set TORCH_DEVICE_BACKEND_AUTOLOAD=0 to do without"),
+    ],
+)
+def test_the_way_to_an_npu_that_is_not_there_is_not_the_doctor_again(facts, cause, versions, fix):
+    """Fault M5: the fix was to run the doctor."""
+    words = f"ValueError: --device npu: {torch_npu_refusal(cause)}"
+    findings = judge(facts(versions=versions), Probe(imported=True, error=words))
+    (problem,) = [finding for finding in findings if finding.level == PROBLEM]
+    assert problem.fix.startswith(fix) and "doctor" not in problem.fix
+
+
+@pytest.mark.parametrize("torch_npu", ["2.1.0", "2.1.0.post17", "2.5.1", "of unknown version"])
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_torch_npu_whose_torch_is_too_old_here_is_replaced(facts, torch_npu, imported):
+    """Fault M5: a torch was advised that the next line called too old."""
+    log = f"torch_npu\nRuntimeError: {torch_npu}"
+    probe = ON_CPU if imported else Probe(error="RuntimeError: torch_npu", log=log)
+    lines = worst(judge(facts(versions={"torch_npu": torch_npu, "torch": "2.9.0"}), probe))
+    fixes = [line for level in lines.values() for line in level if "pip install" in line]
+    assert any("2.6 or newer is needed here" in line for line in fixes)
+    assert all("requirements_npu.txt" in line for line in fixes if "torchvision 0" not in line)
+    assert "torch==2.1" not in str(fixes) and "torch==2.5" not in str(fixes)
 
 
 def test_an_environment_that_training_refuses_is_a_problem(facts):
