@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -114,6 +115,32 @@ def tiny_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
     path.write_text(TINY_YAML)
     return path
+
+
+def _unpacked(name: str, factory: pytest.TempPathFactory) -> Path:
+    """Unpack an archive of photographs; CONTRIBUTING.md says what they are. Skips without it."""
+    place = os.environ.get("HRNET_TEST_DATA", "")
+    if not place:
+        pytest.skip(f"HRNET_TEST_DATA names no folder with {name}: see CONTRIBUTING.md")
+    archive = Path(place, name)
+    if not archive.is_file():
+        pytest.skip(f"{name} is not in HRNET_TEST_DATA, {place}: see CONTRIBUTING.md")
+    folder = factory.mktemp(archive.stem)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def natural_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 77 photographs at their natural sizes, in colour and grey."""
+    return _unpacked("natural77.tar", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def class_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of 10 classes: 20 a class in train/ and 10 a class in val/."""
+    return _unpacked("imagenette224_mini.tar", tmp_path_factory)
 
 
 def script_environment() -> dict[str, str]:

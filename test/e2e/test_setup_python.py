@@ -183,12 +183,16 @@ def test_one_failing_check_fails_all_and_hides_none(
 def test_ci_runs_all_checks_in_an_environment_that_it_removes(
     repo: Repository, pythons: Path, tmp_path: Path, code: int
 ) -> None:
+    """Fault M7: and it finds photographs beside the checkout, where they are."""
     (pythons / "python3").write_text(
         '#!/bin/sh\nmkdir -p "$3/bin"\necho "export VIRTUAL_ENV=\'$3\'" >"$3/bin/activate"\n'
     )
     (repo.root / "test/run_tests.sh").write_text(
-        f'echo "${{PYTHON:-unset}} $*"; echo "$VIRTUAL_ENV"; exit {code}\n'
+        f'echo "${{PYTHON:-unset}} $*"; echo "$HRNET_TEST_DATA"; echo "$VIRTUAL_ENV"; exit {code}\n'
     )
+    photos = repo.root.parent / "shared/data"
+    if code == 0:
+        photos.mkdir(parents=True)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     result = repo.run_words(
@@ -197,5 +201,6 @@ def test_ci_runs_all_checks_in_an_environment_that_it_removes(
     assert result.returncode == code, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "unset -x --torch-npu-wheel --require-simnpu"
+    assert lines[1] == (str(photos) if code == 0 else "")
     assert Path(lines[-1]).is_relative_to(scratch)
     assert list(scratch.iterdir()) == []

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -541,25 +540,11 @@ def test_whoever_reads_the_output_may_leave(
     assert process.wait(60) == 141
 
 
-SHARED_PHOTOS = REPO.parent / "shared" / "data" / "imagenette224_mini.tar"
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real photos: 10 classes of ImageNet, 20 a class to train on and 10 to validate."""
-    if not SHARED_PHOTOS.exists():
-        pytest.skip(f"{SHARED_PHOTOS.name} is not beside this checkout")
-    folder = tmp_path_factory.mktemp("photos")
-    with tarfile.open(SHARED_PHOTOS) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
 def test_it_learns_real_photos_and_valid_repeats_the_best_accuracy(
-    photos: Path, run_script: RunScript, run_separately: RunScript, tmp_path: Path
+    class_photos: Path, run_script: RunScript, run_separately: RunScript, tmp_path: Path
 ) -> None:
     recipe = "experiments/cls_hrnet_w18_small_v1_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
-    common = (photos, "--cfg", REPO / recipe)
+    common = (class_photos, "--cfg", REPO / recipe)
     size = ("MODEL.IMAGE_SIZE", "[64, 64]")
     done = run_script(
         TRAIN, *common, "--out", tmp_path, "--bs", 16, "--lr", 0.001, "--train_epochs", 6, *size,

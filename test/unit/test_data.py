@@ -5,7 +5,6 @@ import pickle
 import random
 import signal
 import subprocess
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +33,6 @@ from lib.data.loading import ImageFiles, Sample
 from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
 from lib.transforms import normalize
 
-IMAGENETTE = Path(__file__).parents[3] / "shared" / "data" / "imagenette224_mini.tar"
 OPTIONS = LoaderOptions(batch_size=4, image_size=16, seed=5)
 
 
@@ -135,12 +133,8 @@ def test_iterating_leaves_the_global_random_generators_alone(tmp_path: Path) -> 
     assert torch.equal(torch.get_rng_state(), torch_state) and random.getstate() == python_state
 
 
-def test_evaluation_pixels_are_torchvisions(tmp_path: Path) -> None:
-    if not IMAGENETTE.is_file():
-        pytest.skip("../shared/data/imagenette224_mini.tar is missing")
-    with tarfile.open(IMAGENETTE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    train, val = read_train_val(tmp_path, train_set="train", val_set="val")
+def test_evaluation_pixels_are_torchvisions(class_photos: Path) -> None:
+    train, val = read_train_val(class_photos, train_set="train", val_set="val")
     assert (len(train), len(val), val.num_classes) == (200, 100, 10)
     pipeline = reference.Compose(
         [
@@ -150,12 +144,12 @@ def test_evaluation_pixels_are_torchvisions(tmp_path: Path) -> None:
             reference.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
     )
-    expected = ImageFolder(str(tmp_path / "val"), pipeline)
+    expected = ImageFolder(str(class_photos / "val"), pipeline)
     loader = eval_loader(val, LoaderOptions(30, 112), Recipe.for_crop(112))
     images = torch.cat([Normalize()(batch.images) for batch in loader])
     assert torch.equal(images, torch.stack([image for image, _ in expected]))
     assert torch.cat([batch.targets for batch in loader]).tolist() == expected.targets
-    again = read_val(tmp_path, val_set="val", class_names=train.class_names, num_classes=10)
+    again = read_val(class_photos, val_set="val", class_names=train.class_names, num_classes=10)
     assert again == val
 
 

@@ -1,7 +1,6 @@
 """lib/data/decoding.py: the fast decoder beside Pillow, for every kind of file that there is."""
 
 import random
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from lib.transforms import PixelArray, random_crop_box
 
 simplejpeg = pytest.importorskip("simplejpeg", reason="the fast decoder is not installed")
 
-NATURAL77 = Path(__file__).parents[3] / "shared" / "data" / "natural77.tar"
 AUGMENTATION = Augmentation(size=64, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.5)
 MAX_MEAN_DIFFERENCE = 2.0  # grey levels of 256
 KINDS: dict[str, dict[str, object]] = {
@@ -113,12 +111,8 @@ def test_the_fast_decoder_reads_each_of_these_kinds_itself(
 
 
 @pytest.mark.parametrize("side", [64, 224])
-def test_fast_pixels_are_near_pillows_on_natural_photos(tmp_path: Path, side: int) -> None:
-    if not NATURAL77.is_file():
-        pytest.skip("../shared/data/natural77.tar is missing")
-    with tarfile.open(NATURAL77) as archive:
-        archive.extractall(tmp_path, filter="data")
-    paths = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+def test_fast_pixels_are_near_pillows_on_natural_photos(natural_photos: Path, side: int) -> None:
+    paths = sorted(path for path in natural_photos.rglob("*") if path.is_file())
     augmentation = replace(AUGMENTATION, size=side)
     differences = [mean_difference(path, seed, augmentation) for seed, path in enumerate(paths)]
     assert len(differences) == 77 and np.mean(differences) <= MAX_MEAN_DIFFERENCE

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import REPO, write_pictures
+from conftest import write_pictures
 from export_samples import (
     NUM_CLASSES,
     SIZE,
@@ -261,19 +261,14 @@ def test_a_batch_is_a_number_or_dynamic() -> None:
     assert parse_batch("16") == 16
 
 
-def test_real_pictures_agree(tmp_path: Path, tiny_yaml: Path, checkpoint: Path) -> None:
-    archive = REPO.parent / "shared" / "data" / "natural77.tar"
-    if not archive.is_file():
-        pytest.skip(f"{archive} is not there")
-    import tarfile
-
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "natural", filter="data")
+def test_real_pictures_agree(
+    tmp_path: Path, tiny_yaml: Path, checkpoint: Path, natural_photos: Path
+) -> None:
     report = export_onnx(
         load_config(tiny_yaml),
         checkpoint,
         tmp_path / "x.onnx",
-        verify_images=tmp_path / "natural",
+        verify_images=natural_photos,
     )
     pictures = [check for check in report.checks if check.images != "random"]
     assert [(check.batch, check.num_images) for check in pictures] == [(1, 77), (4, 77)]

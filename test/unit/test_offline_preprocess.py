@@ -6,7 +6,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import time
 import zlib
 from pathlib import Path
@@ -30,7 +29,6 @@ from lib.run_folder import lock
 from lib.transforms import eval_pixels
 
 SCRIPT = "imagenet_torch_preprocess.py"
-NATURAL77 = Path(__file__).parents[3] / "shared" / "data" / "natural77.tar"
 MODES = {"RGB": "png", "L": "jpg", "CMYK": "jpg", "RGBA": "png", "P": "png", "LA": "webp"}
 SIZES = [(61, 97), (97, 61), (64, 64), (5, 9), (1, 1), (131, 2), (40, 190)]
 TINY = PreprocessOptions(Recipe.for_crop(8), num_workers=2, start_method="fork")
@@ -82,13 +80,9 @@ def test_the_values_are_bit_equal_to_torchvision(tmp_path, mode, size):
 
 
 def test_files_of_natural_photos_are_bit_equal_to_torchvision_and_to_evaluation(
-    tmp_path, run_script
+    tmp_path, run_script, natural_photos
 ):
-    if not NATURAL77.is_file():
-        pytest.skip("../shared/data/natural77.tar is missing")
-    source, target = tmp_path / "source", tmp_path / "target"
-    with tarfile.open(NATURAL77) as archive:
-        archive.extractall(source, filter="data")
+    source, target = natural_photos, tmp_path / "target"
     assert run_script(SCRIPT, "hrnet", source, target).returncode == 0
     paths = sorted(source.rglob("*.JPEG"))
     assert len(paths) == record(target)["num_images"] == 77

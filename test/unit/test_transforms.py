@@ -3,7 +3,6 @@
 import ast
 import os
 import random
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from lib.transforms import (
     train_pixels,
 )
 
-NATURAL77 = Path(__file__).parents[3] / "shared" / "data" / "natural77.tar"
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 
@@ -113,12 +111,10 @@ def test_eval_preprocessing_is_bit_equal_to_torchvision_at_imagenet_size(tmp_pat
         assert_eval_is_bit_equal(path, resize=256, crop=224)
 
 
-def test_eval_preprocessing_is_bit_equal_to_torchvision_on_natural_photos(tmp_path: Path) -> None:
-    if not NATURAL77.is_file():
-        pytest.skip("../shared/data/natural77.tar is missing")
-    with tarfile.open(NATURAL77) as archive:
-        archive.extractall(tmp_path, filter="data")
-    paths = sorted(path for path in tmp_path.rglob("*") if is_picture(path.name))
+def test_eval_preprocessing_is_bit_equal_to_torchvision_on_natural_photos(
+    natural_photos: Path,
+) -> None:
+    paths = sorted(path for path in natural_photos.rglob("*") if is_picture(path.name))
     assert len(paths) == 77
     for path in paths:
         assert_eval_is_bit_equal(path, resize=256, crop=224)
