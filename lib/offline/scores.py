@@ -263,14 +263,14 @@ def write_scores(scores: Scores, files: ScoreFiles) -> str:
     figures = ", ".join(
         f"top-{place} {scores.accuracy(place):.2f}% ({scores.num_hits(place)})" for place in places
     )
-    remarks = [f"{scores.num_images} images of {scores.num_outputs} outputs each"]
+    remarks = [f" of {scores.num_outputs} outputs"]
     if scores.form.dtype != USUAL:
-        remarks.append(f".bin files read as {scores.form.dtype}")
+        remarks.append(f", .bin files read as {scores.form.dtype}")
     if scores.num_copies:
-        remarks.append(f"{scores.num_copies} equal ones of other devices left out")
+        remarks.append(f", {scores.num_copies} equal ones of other devices left out")
     if scores.num_ties:
-        remarks.append(f"{scores.num_ties} with several highest outputs count as wrong")
-    return f"{', '.join(remarks)}: {figures}; {files.result}"
+        remarks.append(f", {scores.num_ties} with several highest outputs counted as wrong")
+    return f"{scores.num_images} images: {figures}{''.join(remarks)}; {files.result}"
 
 
 def _write_whole(text: str, path: Path) -> None:

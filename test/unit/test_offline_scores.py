@@ -75,7 +75,7 @@ def test_the_result_is_written_byte_for_byte(tmp_path, run_script):
         '"value": "87.5%"}]}'
     )
     assert done.stdout == (
-        "8 images of 6 outputs each: top-1 50.00% (4), top-5 87.50% (7); "
+        "8 images: top-1 50.00% (4), top-5 87.50% (7) of 6 outputs; "
         f"{tmp_path / 'out' / 'deeper' / 'result.json'}\n"
     )
 
@@ -111,9 +111,8 @@ def test_a_collapsed_network_looks_collapsed(tmp_path, run_script, outfmt):
     assert scores.ranks.tolist() == [5] * 5 and scores.num_ties == 5
     assert not (scores.answers == scores.labels).any()
     done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
-    assert "5 with several highest outputs count as wrong: top-1 0.00% (0), top-5 0.00% (0)" in (
-        done.stdout
-    )
+    assert done.stdout.startswith("5 images: top-1 0.00% (0), top-5 0.00% (0) of 6 outputs, ")
+    assert ", 5 with several highest outputs counted as wrong; " in done.stdout
     assert "[Warning] 5 of 5 predictions have several highest outputs" in done.stderr
     assert "in 5 of them all outputs are equal: the network has collapsed" in done.stderr
 
@@ -161,7 +160,7 @@ def test_files_of_another_element_type_are_known_by_size_and_values(
     arguments = written_as(tmp_path, logits, labels, dtype)
     done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
     assert done.returncode == 0, done.stderr
-    assert f"90 images of 12 outputs each, .bin files read as {dtype}: top-1 " in done.stdout
+    assert f" of 12 outputs, .bin files read as {dtype}; " in done.stdout
     assert f"({expected})" in done.stdout
     for options in (("--dtype", dtype), ("--num_outputs", 12)):
         assert (
@@ -202,7 +201,7 @@ def test_an_element_type_that_cannot_be_told_is_asked_for(tmp_path, run_script):
     assert done.returncode == 2 and "--dtype" in done.stderr
     assert "2 of float32, 4 of float16, and the labels have 4 classes" in done.stderr
     done = run_script(SCRIPT, *arguments, tmp_path, "result.json", "--dtype", "float16")
-    assert done.returncode == 0 and "32 images of 4 outputs each" in done.stdout
+    assert done.returncode == 0 and " of 4 outputs, .bin files" in done.stdout
     done = run_script(SCRIPT, *arguments, tmp_path, "result.json", "--num_outputs", 5)
     assert done.returncode == 2 and "8 bytes, which are no 5 outputs" in done.stderr
 
@@ -221,7 +220,7 @@ def test_what_several_devices_computed_alike_counts_once(tmp_path, run_script, l
     scores = score_folder(*whole)
     np.testing.assert_array_equal(scores.ranks, alone.ranks)
     done = run_script(SCRIPT, *whole, tmp_path, "result.json")
-    assert "90 images of 12 outputs each, 180 equal ones of other devices left out" in done.stdout
+    assert " of 12 outputs, 180 equal ones of other devices left out; " in done.stdout
     np.zeros(12, np.float32).tofile(results / "device3_2" / files[7].name)
     done = run_script(SCRIPT, *whole, tmp_path, "result.json")
     pair = f"'device3_2/{files[7].name}' beside 'device0_0/{files[7].name}'"
