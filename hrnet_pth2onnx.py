@@ -6,7 +6,7 @@ import argparse
 import warnings
 from pathlib import Path
 
-from lib.cli import ArgumentParser, needing, run_script
+from lib.cli import ArgumentParser, needing, run_script, say
 from lib.files import check_outputs
 from lib.run_folder import read_with
 
@@ -23,7 +23,7 @@ def main() -> int:
         warnings.simplefilter("always")
         config = load_config(args.cfg, args.overrides)
     for remark in (*repeats(args.overrides), *(warning.message for warning in caught)):
-        print(f"[Warning] {remark}", flush=True)
+        say(f"[Warning] {remark}")
     options = ExportOptions(
         args.profile,
         parse_batch(args.batch),
@@ -41,7 +41,7 @@ def main() -> int:
         *report.checks,
         f"written: {report.onnx} and {report.receipt.name}",
     )
-    print(*lines, sep="\n")
+    say(*lines)
     return 0
 
 

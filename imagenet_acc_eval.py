@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 from lib.offline.element_type import ELEMENT_TYPES
 
 
@@ -53,8 +53,8 @@ def main() -> int:
             "the others with --allow-missing"
         )
     for warning in filter(None, (problems, *scores.warnings())):
-        print(f"[Warning] {warning}", file=sys.stderr)
-    print(write_scores(scores, files))
+        say(f"[Warning] {warning}", file=sys.stderr)
+    say(write_scores(scores, files))
     return EXIT_OK
 
 

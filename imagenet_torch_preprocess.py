@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 from lib.offline.recipe_options import AskedRecipe, add_recipe_options, asked_recipe
 from lib.recipe import Recipe
 
@@ -36,17 +36,17 @@ def main() -> int:
     recipe = asked.for_crop(args.image_size)
     options = PreprocessOptions(recipe, args.workers, args.limit)
     report = preprocess(args.source, args.target, options)
-    print(
+    say(
         f"{report.num_written} prepared, {report.num_already_there} were there; {args.target} has "
         f"{report.num_in_all}"
     )
     if recipe != Recipe.for_crop(recipe.crop):
-        print(f"prepared as {recipe}")
+        say(f"prepared as {recipe}")
     for line in report.left_out.lines(args.source):
-        print(line)
+        say(line)
     failures = [f"{quoted(path)}: {readable(reason)}" for path, reason in report.failed.items()]
     for warning in (*failures, *report.warnings):
-        print(f"[Warning] {warning}", file=sys.stderr)
+        say(f"[Warning] {warning}", file=sys.stderr)
     if report.failed:
         raise PartlyFailed(
             f"{len(report.failed)} pictures can't be read: {shorten(list(report.failed))}; repair "

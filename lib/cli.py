@@ -155,6 +155,12 @@ def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
     raise SystemExit(exit_code)
 
 
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines, each of which stays one whatever the names in it hold; see `readable`."""
+    for line in lines:
+        print(readable(line, keep="\t"), file=file, flush=True)
+
+
 def lacks_cann(reason: str) -> bool:
     """Tell whether torch_npu cannot be loaded because CANN was not set up."""
     return _WITHOUT_CANN.search(reason) is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401  puts the repository on sys.path
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser, whole_number
+from lib.cli import ArgumentParser, say, whole_number
 from lib.config import CHOICES, load_config, repeats
 from lib.environment import Environment, RankInfo, read_cann_variables
 from lib.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
@@ -131,7 +131,7 @@ def configured(
     one_process = args.cards * getattr(args, "nproc", 1) == 1
     if environment.ranks.is_main and (environment.launched or one_process):
         for remark in remarks:
-            print(f"[Warning] {remark}", flush=True)
+            say(f"[Warning] {remark}")
     return config
 
 
@@ -250,14 +250,11 @@ def run_on_cards(
 def _announce(ranks: RankInfo, device: torch.device, *, asked: str) -> None:  # noqa: F821
     """Say where another rank computes, or that the CPU was taken though CANN is there."""
     if not ranks.is_main:
-        print(
-            f"rank {ranks.rank} of {ranks.world_size} on {device}; rank 0 has the log", flush=True
-        )
+        say(f"rank {ranks.rank} of {ranks.world_size} on {device}; rank 0 has the log")
     elif asked == "auto" and device.type == "cpu" and read_cann_variables().home:
-        print(
+        say(
             "[Warning] CANN is set up, but torch sees no NPU: this runs on the CPU; python "
             "tools/doctor.py says why",
-            flush=True,
         )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import _init_paths
 
-from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, needing, run_script
+from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, needing, run_script, say
 from lib.onnx_file import load_model
 from lib.pictures import one_line
 
@@ -97,9 +97,9 @@ def _write_uint8_bins(source: Path, target: Path, *, side: int) -> None:
     from lib.offline.uint8_bins import write_uint8_bins
 
     report = write_uint8_bins(source, target, side=side)
-    print(f"{report.num_in_all} input files in {target}: uint8, {uint8_size(side)} pixels")
+    say(f"{report.num_in_all} input files in {target}: uint8, {uint8_size(side)} pixels")
     for warning in report.warnings:
-        print(f"[Warning] {warning}", file=sys.stderr)
+        say(f"[Warning] {warning}", file=sys.stderr)
 
 
 def _plan(args: argparse.Namespace, image: ModelInput, recipe: Recipe) -> Conversion:
@@ -126,13 +126,13 @@ def _print_findings(findings: list[Finding]) -> bool:
     for row in findings:
         if row.verdict != PROBLEM:
             said = f": {row.advice}" if row.advice else ""
-            print(f"[{row.verdict}] {row.subject}: {row.found} ({ACCEPTED[row.subject]}){said}")
+            say(f"[{row.verdict}] {row.subject}: {row.found} ({ACCEPTED[row.subject]}){said}")
     sys.stdout.flush()
     problems = [row for row in findings if row.verdict == PROBLEM]
     for row in problems:
         accepted = ACCEPTED[row.subject]
         line = f"[Error] {row.subject}: {row.found}; accepted: {accepted}. {row.advice}"
-        print(line, file=sys.stderr, flush=True)
+        say(line, file=sys.stderr)
     return bool(problems)
 
 
@@ -142,15 +142,15 @@ def _convert(plan: Conversion) -> None:
 
     written = write_scripts(plan, Path(_init_paths.ROOT))
     if plan.soc_version.startswith("Ascend310P") and _BEST_ON_310P not in plan.batches:
-        print(f"on 310P HRNet's best published batch is {_BEST_ON_310P}: see --batch")
-    print(f"written to {plan.folder}: {', '.join(written)}")
+        say(f"on 310P HRNet's best published batch is {_BEST_ON_310P}: see --batch")
+    say(f"written to {plan.folder}: {', '.join(written)}")
     if plan.aipp:
         size = uint8_size(plan.image.side)
-        print(f"with AIPP the .om's input is uint8, NHWC, N x {size} x {size} x 3: see infer.sh")
+        say(f"with AIPP the .om's input is uint8, NHWC, N x {size} x {size} x 3: see infer.sh")
     if shutil.which("atc") is None:
-        print("atc is not on the PATH here: run `bash atc.sh` in that folder where CANN is")
+        say("atc is not on the PATH here: run `bash atc.sh` in that folder where CANN is")
         return
-    print("atc runs", flush=True)
+    say("atc runs")
     done = subprocess.run(["bash", str(written["atc.sh"])], check=False)
     if done.returncode:
         raise PartlyFailed(f"the scripts are written, but atc failed (exit {done.returncode})")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import _init_paths
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.cli import EXIT_OK, ArgumentParser, run_script, say
 from lib.config import CHOICES
 from lib.environment import num_cores
 
@@ -48,26 +48,26 @@ def main() -> int:
     configure(device, cudnn_benchmark=True, cudnn_deterministic=False)
     tasks = _tasks(args, device)
     heading = f"{machine(num_cores())}; {describe(device)}; {versions(_MEASURED_WITH)}"
-    print(heading, flush=True)
+    say(heading)
     wants_floor = not args.no_floor and bool(set(modes) & set(FLOORS))
     before = rates_of(tasks[0]) if wants_floor else None
     rows: list[Row] = []
     for mode in modes:
         for task in tasks if mode in _OF_A_NETWORK else tasks[:1]:
             rows += _MEASURES[mode](args, task)
-            print(markdown(rows), flush=True)
+            say(*markdown(rows).split("\n"))
     lines = []
     if before is not None:
         rates = before.best(rates_of(tasks[0]))
         lines = [line for task in tasks for line in floor_lines(task, rows, rates)]
-    print(*lines, sep="\n", flush=True)
+    say(*lines)
     if args.json is not None:
         write_json([row.as_json() for row in rows], args.json)
     if args.all:
         command = f"`python tools/benchmark.py {' '.join(sys.argv[1:])}`"
         text = "\n\n".join(["# Benchmarks", heading, command, markdown(rows), *lines])
         write_atomically(f"{text}\n".encode(), Path(_init_paths.ROOT) / _REPORT)
-        print(f"written: {_REPORT}")
+        say(f"written: {_REPORT}")
     return EXIT_OK
 
 
@@ -161,7 +161,7 @@ def _memory(args: argparse.Namespace, task: Task) -> list[Row]:
 
     rows = network.measure_memory(task)
     if not rows:
-        print("memory: the CPU keeps no count of it; take --device cuda or npu")
+        say("memory: the CPU keeps no count of it; take --device cuda or npu")
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.cli import EXIT_OK, ArgumentParser, run_script, say
 from lib.environment import num_cores
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def main() -> int:
     from lib.benchmark.rounds import machine, markdown
     from lib.files import write_json
 
-    print(machine(num_cores()), flush=True)
+    say(machine(num_cores()))
     rows: list[Row] = []
     for mode in modes:
         with tempfile.TemporaryDirectory(prefix="benchmark_", dir=args.scratch) as scratch:
             rows += _MEASURES[mode](args, Path(scratch))
-        print(markdown(rows), flush=True)
+        say(*markdown(rows).split("\n"))
     if args.json is not None:
         write_json([row.as_json() for row in rows], args.json)
     return EXIT_OK

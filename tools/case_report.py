@@ -7,7 +7,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401
 
 from lib.case_report import write_report
-from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.cli import EXIT_OK, ArgumentParser, run_script, say
 
 
 def main() -> int:
@@ -19,9 +19,10 @@ def main() -> int:
         "--e2e_time_s", type=int, required=True, help="seconds that the whole launcher took"
     )
     arguments = parser.parse_args()
-    print(
-        write_report(arguments.run_folder, arguments.output_folder, e2e_time_s=arguments.e2e_time_s)
+    block = write_report(
+        arguments.run_folder, arguments.output_folder, e2e_time_s=arguments.e2e_time_s
     )
+    say(*block.split("\n"))
     return EXIT_OK
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 from lib.compare import compare_folders, report_lines
 from lib.offline.element_type import ELEMENT_TYPES
 
@@ -31,9 +31,9 @@ def main() -> int:
         args.folder_a, args.folder_b, dtype_a=args.dtype_a or "", dtype_b=args.dtype_b or ""
     )
     if args.json:
-        print(json.dumps(comparison.as_dict(), indent=2))
+        say(*json.dumps(comparison.as_dict(), indent=2).split("\n"))
     else:
-        print("\n".join(report_lines(comparison)))
+        say(*report_lines(comparison))
     if not comparison.is_complete:
         raise PartlyFailed(
             f"{len(comparison.only_in_a)} files are only in A, {len(comparison.only_in_b)} only in "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import _init_paths
 
-from lib.cli import ArgumentParser, run_script
+from lib.cli import ArgumentParser, run_script, say
 from lib.doctor import as_json, as_text, exit_code, gather, judge, run_probe
 from lib.environment import read_cann_variables, read_environment
 from lib.files import write_atomically
@@ -45,7 +45,7 @@ def main() -> int:
     )
     probe = run_probe(arguments.device)
     findings = judge(facts, probe)
-    print(as_text(facts, probe, findings))
+    say(*as_text(facts, probe, findings).split("\n"))
     if arguments.json:
         write_atomically(as_json(facts, probe, findings), arguments.json)
     return exit_code(findings)

@@ -14,7 +14,7 @@ import _training
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser, run_script
+from lib.cli import ArgumentParser, run_script, say
 from lib.environment import Environment
 
 RECIPE = Path(_init_paths.ROOT) / "experiments" / "finetune.yaml"
@@ -68,9 +68,9 @@ def _introduce(config: CfgNode, data_path: Path | str, remarks: tuple[str, ...])
     from lib.finetuning import survey
 
     for line in remarks:
-        print(line, flush=True)
+        say(line)
     for line in survey(*read_images(config, data_path), config.DATASET, progress=_with_bar):
-        print(line, flush=True)
+        say(line)
 
 
 def _with_bar(paths: list[str]) -> Iterator[str]:

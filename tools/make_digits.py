@@ -6,7 +6,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import ArgumentParser, run_script
+from lib.cli import ArgumentParser, run_script, say
 
 _EVERY_HELD_OUT = 5  # each fifth picture of a class goes to val/
 
@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where to write train/ and val/")
     folder = parser.parse_args().folder
     num_train, num_val = write_digits(folder)
-    print(f"{num_train} pictures to train on and {num_val} held out, in {folder}")
+    say(f"{num_train} pictures to train on and {num_val} held out, in {folder}")
     return 0
 
 

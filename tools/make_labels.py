@@ -6,7 +6,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.cli import EXIT_OK, ArgumentParser, run_script, say
 
 
 def main() -> int:
@@ -29,15 +29,15 @@ def main() -> int:
 
     names = read_class_names(args.classes) if args.classes else None
     if args.classes and names is None:
-        print(f"{args.classes} records no class names; the sorted folder names are taken")
+        say(f"{args.classes} records no class names; the sorted folder names are taken")
     found = labels_of_folder(args.folder, names)
     check_outputs({"LABELS": args.labels}, (args.classes, *args.folder.glob("**/*")))
     for line in found.left_out.lines(args.folder):
-        print(line)
+        say(line)
     labels = found.labels
     write_labels(labels, args.labels)
     num_classes = len(set(labels.values()))
-    print(f"{len(labels)} pictures of {num_classes} classes: {args.labels}")
+    say(f"{len(labels)} pictures of {num_classes} classes: {args.labels}")
     return EXIT_OK
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 
-from lib.cli import ArgumentParser, run_script
+from lib.cli import ArgumentParser, run_script, say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,7 +58,7 @@ def main() -> int:
         for name, spec in specs.items()
     ]
     published = (image_size, num_classes) == (PUBLISHED_IMAGE_SIZE, PUBLISHED_NUM_CLASSES)
-    print(info_table(infos, image_size=image_size, published=published))
+    say(*info_table(infos, image_size=image_size, published=published).split("\n"))
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, run_script
+from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, run_script, say
 from lib.offline.predictions import FORMATS
 from lib.offline.recipe_options import add_recipe_options, asked_recipe
 from lib.offline_infer import InferRequest, SizeMismatch, run_on_devices
@@ -30,29 +30,25 @@ def main() -> int:
     """Run, print the closing lines, and return the exit code."""
     args = _parse()
     if args.left:
-        _say(f"[INFO] without meaning here: {', '.join(args.left)}")
+        say(f"[INFO] without meaning here: {', '.join(args.left)}")
     try:
-        outcome = run_on_devices(_request(args), args.device, _say)
+        outcome = run_on_devices(_request(args), args.device, say)
     except SizeMismatch as error:
-        print(f"[ERROR] {error}", file=sys.stderr, flush=True)
+        say(f"[ERROR] {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         raise
     except OSError as error:  # a full disk, say
         raise PartlyFailed(str(error)) from error
     for problem in outcome.problems:
-        _say(f"[WARN] {problem}")
+        say(f"[WARN] {problem}")
     for line in outcome.lines:
-        _say(line)
+        say(line)
     if outcome.problems:
         named = "; ".join(outcome.problems[:_NUM_NAMED])
         more = "; ..." if len(outcome.problems) > _NUM_NAMED else ""
         raise PartlyFailed(f"{len(outcome.problems)} without result: {named}{more}")
     return EXIT_OK
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _request(args: argparse.Namespace) -> InferRequest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 from lib.recipe import ORIENTATIONS
 
 _QUALITY = 90
@@ -35,12 +35,12 @@ def main() -> int:
     report = pack(args.data, args.out, options)
     for name, part in report.index.parts.items():
         num_megabytes = sum(shard.num_bytes for shard in part.shards) / 1e6
-        print(
+        say(
             f"{name}: {part.pictures.num_images} pictures in {len(part.shards)} shards, "
             f"{num_megabytes:.1f} MB; {report.num_kept[name]} shards were there already"
         )
     for line in report.left_out.lines(args.data):
-        print(line)
+        say(line)
     if report.failed:
         path, reason = next(iter(report.failed.items()))
         raise PartlyFailed(
@@ -61,7 +61,7 @@ def _verify(root: str) -> None:
             f"{len(wrong)} of {num_files} files are damaged ({named}): remove them and pack the "
             "same pictures again, which makes only what is missing"
         )
-    print(f"all {num_files} files of {root} are what they were when they were packed")
+    say(f"all {num_files} files of {root} are what they were when they were packed")
 
 
 def _parse() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script
+from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 from lib.environment import num_cores
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def main() -> int:
     from lib.device import configure, describe, select_device
 
     for remark in repeats(args.overrides):
-        print(f"[Warning] {remark}", flush=True)
+        say(f"[Warning] {remark}")
     config = load_config(args.cfg, args.overrides)
     device = select_device(args.device)
     configure(device, cudnn_benchmark=True, cudnn_deterministic=False)
     batches = args.batches or _BATCHES.get(device.type, _ACCELERATOR_BATCHES)
     task = Task(config.MODEL.NAME, device, "fp32", 1, config.MODEL.IMAGE_SIZE[0], 1)
-    print(f"{machine(num_cores())}; {describe(device)}; {task.arch}, {task.image_size}", flush=True)
+    say(f"{machine(num_cores())}; {describe(device)}; {task.arch}, {task.image_size}")
     found = list(picking.ways(task, batches, with_compile=args.compile))
     found = [way for way in found if way.precision in (args.precisions or (way.precision,))]
     if not found:
@@ -61,16 +61,16 @@ def main() -> int:
         precision: picking.agreement(task, precision)
         for precision in {outcome.way.precision for outcome in outcomes}
     }
-    print(picking.table(outcomes, agreements, config))
+    say(*picking.table(outcomes, agreements, config).split("\n"))
     num_left = len(candidates) - len(outcomes)
     if num_left:
-        print(f"{num_left} of {len(candidates)} ways were not tried: --minutes was over")
+        say(f"{num_left} of {len(candidates)} ways were not tried: --minutes was over")
     fastest = max(outcomes, key=lambda outcome: outcome.images_per_s)
     if fastest.failure:
         raise PartlyFailed(f"no way could be measured: {fastest.failure}")
     words = ["python", "tools/train.py", "DATA", "--cfg", str(args.cfg), *args.overrides]
     prefix = _deeper_queue(args, fastest)
-    print(f"fastest: {prefix}{shlex.join(words)} {picking.arguments(fastest.way, config)}")
+    say(f"fastest: {prefix}{shlex.join(words)} {picking.arguments(fastest.way, config)}")
     return EXIT_OK
 
 
@@ -103,7 +103,7 @@ def _say_outcome(config: CfgNode, outcome: Outcome) -> None:
     from lib.benchmark import picking
 
     speed = outcome.failure or f"{outcome.images_per_s:.4g} images/s"
-    print(f"{picking.arguments(outcome.way, config)}: {speed}", flush=True)
+    say(f"{picking.arguments(outcome.way, config)}: {speed}")
 
 
 def _parse() -> argparse.Namespace:

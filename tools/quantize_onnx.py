@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, needing, run_script
+from lib.cli import EXIT_OK, ArgumentParser, needing, run_script, say
 
 
 def main() -> int:
@@ -24,7 +23,7 @@ def main() -> int:
         tuple(args.keep_float),
         args.fp16,
     )
-    shrink(args.onnx, args.output, options, partial(print, flush=True))
+    shrink(args.onnx, args.output, options, say)
     return EXIT_OK
 
 

@@ -15,7 +15,7 @@ import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib import run_folder
-from lib.cli import ArgumentParser, run_script
+from lib.cli import ArgumentParser, run_script, say
 from lib.config import load_config
 from lib.environment import read_environment
 from lib.launch import Cluster
@@ -31,18 +31,18 @@ def main() -> int:
     run = read_run(args.run)
     data_path = _data_path(args.data_path)
     if run.kept is None and run.best_epoch is not None and data_path:
-        print(f"{run.why_none_kept}: the best weights are evaluated")
+        say(f"{run.why_none_kept}: the best weights are evaluated")
         with TemporaryDirectory() as folder:  # RUN/eval is tools/valid.py's
             _evaluate(args, data_path, run.best_epoch, folder=Path(folder))
         run = read_run(args.run)
     for left_out in run.left_out:
-        print(f"[Warning] left out: {left_out}")
+        say(f"[Warning] left out: {left_out}")
     pictures = find_pictures(run, data_path)
     if run.kept is None:
-        print(f"[Warning] {run.why_none_kept}: give --data_path to evaluate the best weights")
+        say(f"[Warning] {run.why_none_kept}: give --data_path to evaluate the best weights")
     elif pictures is None:
-        print("[Warning] the pictures are not there any more: give --data_path to show mistakes")
-    print(f"the report is {write_report(run, pictures)}")
+        say("[Warning] the pictures are not there any more: give --data_path to show mistakes")
+    say(f"the report is {write_report(run, pictures)}")
     return 0
 
 

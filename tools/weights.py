@@ -13,7 +13,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script
+from lib.cli import EXIT_OK, ArgumentParser, run_script, say
 from lib.files import open_atomically, write_whole
 from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, published, weight_suffix
 
@@ -37,7 +37,7 @@ def main() -> int:
             f"{args.command} takes {wanted} words, not {len(args.words)} "
             f"({' '.join(args.words)}): --help shows which"
         )
-    print(*command(args), sep="\n")
+    say(*command(args))
     return EXIT_OK
 
 

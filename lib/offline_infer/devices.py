@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import NoReturn
 
-from lib.cli import PartlyFailed, Stopped
+from lib.cli import PartlyFailed, Stopped, say
 from lib.launch import end_with_parent
 from lib.offline_infer.runner import InferRequest, Outcome, Say, run_request
 from lib.offline_infer.summary import end_to_end_line
@@ -87,15 +87,11 @@ def _work(request: InferRequest, answer: Connection) -> None:
     end_with_parent()
     try:
         with stops_noted() as check:
-            answer.send(run_request(request, _say, check))
+            answer.send(run_request(request, say, check))
     except (ValueError, OSError) as error:
         answer.send(error)
     except Stopped as stop:
         raise SystemExit(stop.exit_code) from None
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _answer(child: tuple[SpawnProcess, Connection], device: int) -> Outcome | Exception:

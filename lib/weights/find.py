@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lib.cli import say
 from lib.environment import CacheVariables, read_cache_variables
 from lib.files import sha256_of
 from lib.readable import readable
@@ -131,4 +132,4 @@ def _download(source: Source, place: Place, caches: CacheVariables) -> Path:
 
 
 def _say(line: str) -> None:
-    print(readable(line), file=sys.stderr, flush=True)
+    say(line, file=sys.stderr)

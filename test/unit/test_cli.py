@@ -14,7 +14,7 @@ import torch
 import train
 import valid
 
-from lib.cli import ArgumentParser, PartlyFailed, Stopped, fail, run_script
+from lib.cli import ArgumentParser, PartlyFailed, Stopped, fail, run_script, say
 from lib.environment import read_environment
 from lib.launch import Cluster
 from lib.log import Console
@@ -183,6 +183,16 @@ def test_no_error_line_can_be_forged_and_no_terminal_be_told_what_to_do(capsys):
         run_script(main)
     for text in capsys.readouterr():
         assert text == "a name a\\x1b[2J\n[Error] all is lost\\u202e.jpg\n"
+
+
+def test_a_line_stays_one_whatever_the_names_in_it_hold(capsys):
+    """Fault R2."""
+    line = "a\x1b[31m\r\n[Error] forged\x85\u2028.jpg"
+    say(line, "next")
+    say(line, file=sys.stderr)
+    Console(enabled=True).say(line)
+    shown = "a\\x1b[31m\\x0d\\x0a[Error] forged\\x85\\u2028.jpg\n"
+    assert capsys.readouterr() == (f"{shown}next\n{shown}", shown)
 
 
 @pytest.mark.parametrize(

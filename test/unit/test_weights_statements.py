@@ -199,7 +199,7 @@ def test_a_converted_file_says_all_that_is_known(tiny_yaml: Path, tmp_path: Path
     assert bare.keys() == weights.keys()
     file = read_weights(tmp_path / "d.pth")
     assert file.class_names is None and file.facts["recipe"]["crop"] == config.MODEL.IMAGE_SIZE[0]
-    with pytest.raises(ValueError, match="is the file to convert"):
+    with pytest.raises(ValueError, match="is a file to read"):
         convert(source, source, config)
     torch.save({"state_dict": weights, "class_names": ["a", "b", "c"]}, source)
     with pytest.raises(ValueError, match="2 classes, and class_names in the file names 3"):
