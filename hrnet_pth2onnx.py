@@ -1,29 +1,20 @@
-"""Write a checkpoint as a verified ONNX file: --cfg YAML --input CKPT --output ONNX [KEY VALUE]"""
+"""Write a checkpoint as a verified ONNX file: --input CKPT --output ONNX [--cfg Y] [KEY VALUE]"""
 
 from __future__ import annotations
 
 import argparse
-import warnings
 from pathlib import Path
 
 from lib.cli import ArgumentParser, needing, run_script, say
 from lib.files import check_outputs
 from lib.run_folder import read_with
 
-_RECIPES = Path(__file__).resolve().parent / "experiments"
-
 
 def main() -> int:
     """Parse the command line and export."""
     args = _parse()
     with needing("pip install -r requirements.txt -r requirement_for_infer.txt"):
-        from lib.config import load_config, repeats
         from lib.export import ExportOptions, export_onnx, parse_batch
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        config = load_config(args.cfg, args.overrides)
-    for remark in (*repeats(args.overrides), *(warning.message for warning in caught)):
-        say(f"[Warning] {remark}")
     options = ExportOptions(
         args.profile,
         parse_batch(args.batch),
@@ -35,7 +26,15 @@ def main() -> int:
     receipt = args.output.with_suffix(".receipt.json")
     outputs = {"--output": args.output, "the receipt": receipt}
     check_outputs(outputs, (*read_with(args.input), args.cfg))
-    report = export_onnx(config, args.input, args.output, options, verify_images=args.verify_images)
+    report = export_onnx(
+        args.input,
+        args.output,
+        options,
+        cfg=args.cfg,
+        overrides=args.overrides,
+        verify_images=args.verify_images,
+        say=say,
+    )
     lines = (
         f"weights: {report.loaded}",
         *report.checks,
@@ -49,8 +48,12 @@ def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("overrides", nargs="*", metavar="KEY VALUE", help="config keys to override")
-    w18 = _RECIPES / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
-    add("--cfg", type=Path, default=w18, help="experiment yaml: the network and its image size")
+    add(
+        "--cfg",
+        type=Path,
+        help="experiment yaml: the network and its image size (default: the config.yaml beside the "
+        "weights, or what they record)",
+    )
     add("--input", required=True, help="weights: a file, a name of tools/weights.py, or an address")
     add("--output", type=Path, required=True, help="the ONNX file; a .receipt.json comes beside it")
     add(

@@ -32,7 +32,7 @@ from lib.models.views import MirroredMean
 from lib.objective import Computing
 from lib.pictures import has_pictures_below
 from lib.precision import Precision
-from lib.recipe import Recipe
+from lib.recipe import USUAL, Recipe
 from lib.rgb import IGNORE
 
 
@@ -78,7 +78,9 @@ def unused_part_remark(config: CfgNode, data_path: Path | str) -> str | None:
     )
 
 
-def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) -> Computing:
+def build_computing(
+    config: CfgNode, processes: Processes, *, amp_backend: str, recipe: Recipe = USUAL
+) -> Computing:
     """Set the device up and return precision and normalisation for it.
 
     Raises ValueError for an unknown precision, or a layout that the device does not have.
@@ -96,7 +98,7 @@ def build_computing(config: CfgNode, processes: Processes, *, amp_backend: str) 
         max_grad_norm=config.TRAIN.CLIP_GRAD_NORM,
     )
     layout = devices.memory_format(device, config.TRAIN.MEMORY_FORMAT)
-    normalize = Normalize(channels_last=layout is torch.channels_last).to(device)
+    normalize = Normalize(recipe, channels_last=layout is torch.channels_last).to(device)
     return Computing(processes, precision, normalize, config.TRAIN.ACCUM_STEPS)
 
 

@@ -46,6 +46,7 @@ class _AddedState(TypedDict, total=False):
     num_ema_updates: int
     teacher: str  # SHA-256 sum of its weight file; '' where there is none
     names_sum: str  # of the training pictures, see lib.trainer.same_pictures
+    hrnet: str  # what the weights need to be used alone, see lib.weights.facts
     names_aside: list[str]  # of the pictures set aside by DATASET.VAL_SHARE, within TRAIN_SET
 
 

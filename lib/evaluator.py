@@ -22,7 +22,6 @@ from lib.assembly import (
     input_lines,
     place,
 )
-from lib.config import eval_recipe
 from lib.data import BadImageLedger, ImageList, SetAside, lost_classes_remark, read_val
 from lib.distributed import Processes
 from lib.engine import BadImages, evaluate
@@ -38,14 +37,13 @@ from lib.evaluation import (
 )
 from lib.files import check_outputs
 from lib.log import Console, EvalStats
-from lib.models.build import build_model
 from lib.models.fast import fold_batch_norms
 from lib.models.padded import pad_widths, widen
 from lib.models.views import SelectedOutputs
 from lib.objective import Computing
 from lib.plots import save_confusion
 from lib.report import keep_predictions
-from lib.weight_file import WeightFile, load_weights, read_weights
+from lib.resolver import Resolved, resolve
 
 RELIABILITY = "reliability.png"
 
@@ -54,12 +52,14 @@ _RESULTS = (run_folder.RESULT, run_folder.PER_CLASS, run_folder.CONFUSION, RELIA
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What the command line asks of an evaluation, beside its configuration."""
+    """What the command line asks of an evaluation."""
 
     data_path: Path | str  # a folder, or the address of a packed data set
     weights: Path | str  # a file, a name of published weights, or their address
     folder: Path  # for result.json and what else is asked for
     name: str  # of the yaml
+    cfg: Path | None = None  # None: what is recorded of the weights
+    overrides: tuple[str, ...] = ()  # of the configuration
     per_class: bool = False  # write per_class.csv
     confusion: bool = False  # write confusion.png
     calibration: bool = False  # say how far probabilities can be trusted, write reliability.png
@@ -75,7 +75,7 @@ class EvalRequest:
         return any(wanted) or bool(self.predictions or self.real_labels or self.keep_predictions)
 
 
-def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes) -> EvalStats:
+def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
     """Evaluate on DATASET.TEST_SET, print the `Test:` line and write result.json; return figures.
 
     Raises ValueError and FileNotFoundError for data, weights or files asked for that do not fit.
@@ -84,8 +84,9 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     if is_main:
         request.folder.mkdir(parents=True, exist_ok=True)
     console = Console(is_main)
-    file = read_weights(request.weights)
-    network, loaded = _network(config, file)
+    resolved = resolve(request.weights, cfg=request.cfg, overrides=request.overrides)
+    config, file = resolved.config, resolved.file
+    network, loaded = _network(resolved)
     found = read_evaluation_set(
         partial(
             read_val,
@@ -102,10 +103,12 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     _check_outputs(request, images)
     measures = _measures(request, found, num_outputs=file.num_classes)
     network = _view(config, network, found)
-    computing = build_computing(config, processes, amp_backend="torch")
+    computing = build_computing(config, processes, amp_backend="torch", recipe=resolved.recipe)
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     for line in (
-        f"network {config.MODEL.NAME}, {loaded}",
+        *resolved.lines,
+        *_order_lines(resolved, request.classes),
+        f"loaded {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
         f"precision {computing.precision.describe()}; {len(images)} images of {request.data_path}"
         f"{images.form}",
@@ -114,7 +117,7 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
         *input_lines(config),
     ):
         console.say(line)
-    loader = build_eval_loader(config, images, processes, eval_recipe(config))
+    loader = build_eval_loader(config, images, processes, resolved.recipe)
     if is_main:
         _remove_earlier_results(request)
     stats, num_bad = _evaluate(
@@ -122,10 +125,9 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     )
     if is_main:
         measured = [measure(stats.predictions) for measure in measures if stats.predictions]
-        report = _report(
-            config, request, computing, weights=file.path, stats=stats, num_bad=num_bad
-        )
+        report = _report(resolved, request, computing, stats=stats, num_bad=num_bad)
         report |= {"duration_s": round(time.monotonic() - began_s, 1)}
+        report |= {"recipe": resolved.recipe.as_json()}
         for extra in (input_choices(config), found.record, *(extra.record for extra in measured)):
             report |= extra
         log.write_json(report, request.folder / run_folder.RESULT)
@@ -135,14 +137,26 @@ def evaluate_weights(config: CfgNode, request: EvalRequest, processes: Processes
     return stats
 
 
-def _network(config: CfgNode, file: WeightFile) -> tuple[nn.Module, str]:
+def _network(resolved: Resolved) -> tuple[nn.Module, str]:
     """Return the network with the weights in it, and a line on them."""
-    network: nn.Module = build_model(config, file.num_classes)
-    loaded = load_weights(network, file)
+    config = resolved.config
+    network, loaded = resolved.build()
     multiple = config.TRAIN.WIDTH_MULTIPLE
     if config.TEST.FOLD_BN:
         return widen(fold_batch_norms(network), multiple), loaded
     return pad_widths(network, multiple), loaded
+
+
+def _order_lines(resolved: Resolved, choice: ClassChoice) -> tuple[str, ...]:
+    """Return what is to be said of how the class folders became the network's outputs."""
+    if choice.train_classes is not None:
+        return (f"class order by --train_classes {choice.train_classes}",)
+    if resolved.class_names is not None or choice.class_map is not None:
+        return ()
+    return (
+        "class order assumed: the sorted names of the class folders, since nothing says in which "
+        "order the weights have them (--train_classes does)",
+    )
 
 
 def _view(config: CfgNode, network: nn.Module, found: EvaluationSet) -> nn.Module:
@@ -192,23 +206,22 @@ def _remove_earlier_results(request: EvalRequest) -> None:
 
 
 def _report(
-    config: CfgNode,
+    resolved: Resolved,
     request: EvalRequest,
     computing: Computing,
     *,
-    weights: Path,
     stats: EvalStats,
     num_bad: int,
 ) -> dict[str, object]:
     processes = computing.processes
     return {
         "kind": "eval",
-        "network": config.MODEL.NAME,
+        "network": resolved.arch,
         "config": request.name,
-        "weights": str(weights),
+        "weights": str(resolved.file.path),
         "device": processes.device.type,
         "cards": processes.ranks.world_size,
-        "batch_size": config.TEST.BATCH_SIZE_PER_GPU,
+        "batch_size": resolved.config.TEST.BATCH_SIZE_PER_GPU,
         "precision": computing.precision.name,
         "images_per_s": round(stats.images_per_s, 1),
         **log.eval_record(stats),

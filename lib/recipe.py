@@ -97,6 +97,8 @@ def _said(value: object) -> str:
     return "none" if value is None else str(value)
 
 
+USUAL = Recipe()
+
 _SIDE = range(1, MAX_SIDE + 1)
 _THREE_OR_NONE = ([float, float, float], None)
 _FORM = {

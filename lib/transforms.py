@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lib.recipe import Recipe
+from lib.recipe import USUAL, Recipe
 
 PixelArray = npt.NDArray[np.uint8]
 
@@ -25,11 +25,9 @@ MAX_RESIZED_PIXELS = 2**28
 
 NUM_CROP_TRIES = 10
 
-_STANDARD = Recipe()
-
 
 def resize_short_side(
-    image: Image.Image, size: int, interpolation: str = _STANDARD.interpolation
+    image: Image.Image, size: int, interpolation: str = USUAL.interpolation
 ) -> Image.Image:
     """Scale, antialiased, so that the short side is `size`, the long one rounded down.
 
@@ -165,7 +163,7 @@ def _central_crop_box(
     return (image_width - width) // 2, (image_height - height) // 2, width, height
 
 
-def normalize(pixels: PixelArray, recipe: Recipe = _STANDARD) -> npt.NDArray[np.float32]:
+def normalize(pixels: PixelArray, recipe: Recipe = USUAL) -> npt.NDArray[np.float32]:
     """uint8 H x W x 3 to contiguous float32 3 x H x W: (pixels / 255 - mean) / std.
 
     Every step is rounded to float32, as in torchvision's `ToTensor` and `Normalize`. The planes are

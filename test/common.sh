@@ -2,7 +2,7 @@
 # Shared by the launchers of this folder: read the options, run one program under watch, report. Sourced; starts nothing itself.
 # Columns of a log are never parsed here: figures come from result.json, through tools/case_report.py.
 
-declare -A kind=() value=() meaning=() # by option name
+declare -A kind=() value=() meaning=() taken=() # by option name; what it was given as
 declare -a names=() overrides=() program=()
 caller=$PWD # what a relative path of the user starts from
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup_python.sh"
@@ -29,7 +29,7 @@ END
     cat <<'END'
 checkpoint | file | | weights to take through the chain (required)
 val_set | text | val | folder of the pictures in it
-out | folder | | folder for everything made; unset: output/offline_chain/<cfg name>
+out | folder | | folder for everything made; unset: output/offline_chain/<cfg name, or the name of the weights' folder>
 opset | index | 0 | of the ONNX file; 0: 11, for ATC
 outfmt | text | TXT | kind of prediction files: TXT, BIN or NPY
 END
@@ -123,7 +123,6 @@ print(nearest_option(sys.argv[2], sys.argv[3:]))'
 
 take_arguments() {
   local name given
-  local -A taken=() # what an option was given as
   while (($# > 0)); do
     case $1 in
       --)
@@ -328,6 +327,8 @@ evaluate_and_report() { # evaluate_and_report [NAME=DEFAULT ...] -- ARGUMENT...
   read_options eval "$@"
   prepare eval
   run_folder=output/imagenet/$(cfg_name)
+  # Not asked for, it gives the folder's name alone: what the weights record, or the yaml beside them, says the rest.
+  [ -n "${taken[cfg]:-}" ] || value[cfg]=''
   value[checkpoint]=${value[checkpoint]:-$run_folder/model_best.pth.tar}
   value[out]=${value[out]:-$run_folder/eval}
   program=("$PYTHON" tools/valid.py "${value[data_path]}" --testModel "${value[checkpoint]}" --log_dir "$output")

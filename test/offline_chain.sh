@@ -18,10 +18,6 @@ read_options chain cfg= bs=16 -- "$@"
 checkpoint=${value[checkpoint]}
 [ -n "$checkpoint" ] || fail '--checkpoint=FILE is needed: the weights to take through the chain'
 [ -f "$checkpoint" ] || fail "--checkpoint $checkpoint: there is no such file"
-if [ -z "${value[cfg]}" ]; then # a run folder keeps its own yaml beside the weights
-  value[cfg]=$(dirname -- "$checkpoint")/config.yaml
-  [ -f "${value[cfg]}" ] || fail "--cfg=FILE is needed: ${value[cfg]}, beside the weights, is not there"
-fi
 val=${value[data_path]}/${value[val_set]}
 [ -d "$val" ] || fail "--data_path ${value[data_path]} has no folder ${value[val_set]} with the pictures (--val_set)"
 
@@ -31,12 +27,15 @@ if [ "${etp_running_flag:-}" != true ]; then
   # shellcheck source=env_npu.sh
   source test/env_npu.sh
 fi
-out=${value[out]:-output/offline_chain/$(cfg_name)}
+if [ -n "${value[cfg]}" ]; then name=$(cfg_name); else name=$(basename -- "$(dirname -- "$checkpoint")"); fi
+out=${value[out]:-output/offline_chain/$name}
 onnx=$out/hrnet.onnx bins=$out/bins results=$out/results
 mkdir -p -- "$out"
 
-step 'checkpoint to ONNX' "$PYTHON" hrnet_pth2onnx.py --cfg "${value[cfg]}" --input "$checkpoint" --output "$onnx" \
-  --batch "${value[bs]}" --opset "${value[opset]}" "${overrides[@]}"
+# Without a --cfg both programs take what the weights record, or the yaml beside them.
+program=("$PYTHON" hrnet_pth2onnx.py --input "$checkpoint" --output "$onnx" --batch "${value[bs]}" --opset "${value[opset]}")
+pass_on cfg
+step 'checkpoint to ONNX' "${program[@]}" "${overrides[@]}"
 # What is left of an earlier chain may be of other pictures or another size: bins that fit are kept, results are not.
 rm -rf -- "$results"
 step 'pictures to bins' "$PYTHON" imagenet_torch_preprocess.py hrnet "$val" "$bins" --recipe "$onnx"

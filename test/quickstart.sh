@@ -29,7 +29,7 @@ done
 cfg=experiments/quickstart_digits.yaml
 "$PYTHON" tools/make_digits.py data/digits
 "$PYTHON" tools/train.py data/digits --cfg "$cfg" --out "$run_folder" "$@"
-"$PYTHON" tools/valid.py data/digits --cfg "$run_folder/config.yaml" --testModel "$run_folder/model_best.pth.tar" \
+"$PYTHON" tools/valid.py data/digits --testModel "$run_folder/model_best.pth.tar" \
   --out "$run_folder/eval" "${device[@]}" "${same_in_both[@]}"
 
 "$PYTHON" - "$run_folder" <<'END'
@@ -45,7 +45,7 @@ if evaluated < 95:
     sys.exit("[Error] below 95 %: with the default settings this points to a broken installation")
 END
 PYTHON=$PYTHON bash test/offline_chain.sh --data_path=data/digits --checkpoint="$run_folder/model_best.pth.tar" \
-  --cfg="$run_folder/config.yaml" --out="$run_folder/offline" --workers=0 "${device[@]}"
+  --out="$run_folder/offline" --workers=0 "${device[@]}"
 
 printf '%-11s %s\n' weights "$run_folder/model_best.pth.tar" curves "$run_folder/curves.png" \
   log "$run_folder/metrics.jsonl" tensorboard "$run_folder/tensorboard" onnx "$run_folder/offline/hrnet.onnx"

@@ -28,7 +28,14 @@ RUN_FOLDER = "OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
 _DATA = "folder with train/ and val/"
 
 
-def add_run_options(parser: ArgumentParser, *, out_help: str, data: str = _DATA) -> None:
+def add_run_options(
+    parser: ArgumentParser,
+    *,
+    out_help: str,
+    data: str = _DATA,
+    cfg: Path | None = W18_RECIPE,
+    cfg_help: str = "experiment yaml",
+) -> None:
     """Add what training and evaluation have in common; `data` says what the data path may be."""
     add = parser.add_argument
     add(
@@ -45,7 +52,7 @@ def add_run_options(parser: ArgumentParser, *, out_help: str, data: str = _DATA)
         metavar="DATA_PATH",
         help="another way to give the data_path; a DATASET.ROOT of the yaml may lie in it",
     )
-    add("--cfg", type=Path, default=W18_RECIPE, help="experiment yaml")
+    add("--cfg", type=Path, default=cfg, help=cfg_help)
     add(
         "--device",
         default="auto",
@@ -70,13 +77,7 @@ def add_run_options(parser: ArgumentParser, *, out_help: str, data: str = _DATA)
         type=whole_number,
         help="images a card and step (default: the yaml's)",
     )
-    add("--hf32", action="store_true", help="hf32 (tf32 on cuda) instead of mixed precision")
-    add("--fp32", action="store_true", help="full float32 instead of mixed precision")
-    add(
-        "--precision",
-        choices=CHOICES["TRAIN.PRECISION"],
-        help="auto: fp16 on npu and cuda, fp32 on the cpu (default: the yaml's)",
-    )
+    _add_precision_options(parser)
     add("--out", type=Path, help=out_help)
     add("--modelDir", help="OUTPUT_DIR, by its name in the official scripts")
     add(
@@ -84,6 +85,17 @@ def add_run_options(parser: ArgumentParser, *, out_help: str, data: str = _DATA)
         "--logDir",
         type=Path,
         help="where other ranks log (default: logs/ in that folder)",
+    )
+
+
+def _add_precision_options(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--hf32", action="store_true", help="hf32 (tf32 on cuda) instead of mixed precision")
+    add("--fp32", action="store_true", help="full float32 instead of mixed precision")
+    add(
+        "--precision",
+        choices=CHOICES["TRAIN.PRECISION"],
+        help="auto: fp16 on npu and cuda, fp32 on the cpu (default: the yaml's)",
     )
 
 

@@ -133,12 +133,13 @@ def _compiles_timms(args: argparse.Namespace, task: Task) -> bool:
 def _serving(task: Task, pictures: list[Path], scratch: Path) -> list[Row]:
     """The serving path against timm; int8 only where there are pictures to take its ranges from."""
     from lib.benchmark import network, serving
-    from lib.config import load_config
     from lib.offline_infer.session import installed_backends
 
     size = str([task.image_size, task.image_size])
-    config = load_config(None, ["MODEL.NAME", task.arch, "MODEL.IMAGE_SIZE", size])
-    models = serving.make_models(config, None, scratch, calibration=pictures, batch=task.batch)
+    keys = ["MODEL.NAME", task.arch, "MODEL.IMAGE_SIZE", size]
+    models = serving.make_models(
+        None, scratch, overrides=keys, calibration=pictures, batch=task.batch
+    )
     peer, name = network.timms_network(task), "timm, eager, channels_last"
     return serving.measure_against(
         models,

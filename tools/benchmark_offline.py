@@ -60,14 +60,13 @@ def _preprocess(args: argparse.Namespace, scratch: Path) -> list[Row]:
 
 def _infer(args: argparse.Namespace, scratch: Path) -> list[Row]:
     from lib.benchmark import serving
-    from lib.config import load_config
     from lib.quantize import calibration_pictures, spread
 
     calibration = calibration_pictures(args.calibration or args.data_path)
     models = serving.make_models(
-        load_config(args.cfg, ()),
         args.checkpoint,
         scratch,
+        cfg=args.cfg,
         calibration=[picture.path for picture in spread(calibration, _MAX_PICTURES)],
         batch=args.batch,
     )

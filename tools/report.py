@@ -16,7 +16,6 @@ import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib import run_folder
 from lib.cli import ArgumentParser, run_script, say
-from lib.config import load_config
 from lib.environment import read_environment
 from lib.launch import Cluster
 from lib.stores import is_url
@@ -65,17 +64,17 @@ def _evaluate(
     overrides = []
     for key, value in (("WORKERS", args.workers), ("TEST.BATCH_SIZE_PER_GPU", args.bs)):
         overrides += [] if value is None else [key, str(value)]
-    config = load_config(args.run / run_folder.CONFIG, overrides)
     request = EvalRequest(
         data_path,
         args.run / run_folder.BEST,
         folder,
         args.run.resolve().name,
+        overrides=tuple(overrides),
         keep_predictions=(args.run / run_folder.PREDICTIONS, best_epoch),
     )
 
     def work(processes: Processes) -> None:
-        evaluate_weights(config, request, processes)
+        evaluate_weights(request, processes)
 
     _common.run_on_cards(
         args, read_environment(), Cluster(), log_dir=args.run / run_folder.LOGS, work=work

@@ -1,19 +1,27 @@
-"""Evaluate weights: python tools/valid.py DATA --cfg YAML --testModel FILE [KEY VALUE ...]"""
+"""Evaluate weights: python tools/valid.py DATA --testModel FILE [--cfg YAML] [KEY VALUE ...]
+
+Network, input size and class names are those that the weights record, or the config.yaml and
+classes.json beside them; the log says which. A --cfg that contradicts them is refused.
+"""
 
 from __future__ import annotations
 
 import argparse
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
+from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser, PartlyFailed, run_script
-from lib.config import default_run_folder
+from lib.config import default_run_folder, load_config
+from lib.config.recipe import INPUT_KEYS
 from lib.csv_text import NOTE
 from lib.environment import read_environment
 from lib.launch import Cluster, end_with_parent
-from lib.run_folder import BEST, EVAL, LOGS
+from lib.run_folder import BEST, CONFIG, EVAL, LOGS
 
 _KEYS = {
     "workers": ("WORKERS",),
@@ -29,8 +37,9 @@ def main() -> int:
     environment = read_environment()
     if environment.launched:
         end_with_parent()
-    config = _common.configured(args, environment, _KEYS)
-    run = default_run_folder(config, args.cfg)
+    overrides = _common.overrides_of(args, environment, _KEYS)
+    config, run = _places(args, overrides)
+    weights = config.TEST.MODEL_FILE or run / BEST
     folder = args.out or run / EVAL
 
     from lib.distributed import Processes  # loads torch, whose failure is explained
@@ -38,14 +47,15 @@ def main() -> int:
     from lib.evaluator import EvalRequest, evaluate_weights
     from lib.weights import find_weights
 
-    weights = config.TEST.MODEL_FILE or run / BEST
     if environment.ranks.local_rank == 0 and config.TEST.MODEL_FILE:
         find_weights(weights)  # the others wait for this process to join them
     request = EvalRequest(
         _common.data_path_of(args, config),
         weights,
         folder,
-        args.cfg.stem,
+        args.cfg.stem if args.cfg else run.resolve().name,
+        cfg=args.cfg,
+        overrides=tuple(overrides),
         per_class=args.per_class,
         confusion=args.confusion,
         calibration=args.calibration,
@@ -55,7 +65,7 @@ def main() -> int:
     )
 
     def work(processes: Processes) -> None:
-        metrics = evaluate_weights(config, request, processes).metrics
+        metrics = evaluate_weights(request, processes).metrics
         if metrics.num_not_finite and processes.ranks.is_main:
             raise PartlyFailed(
                 f"the outputs for {metrics.num_not_finite} of {metrics.num_images} images are NaN "
@@ -72,10 +82,31 @@ def main() -> int:
     return 0
 
 
+def _places(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[CfgNode, Path]:
+    """Return the configuration that says where data and weights lie, and the run folder.
+
+    The input of the network is the resolver's: keys that choose it count with what is recorded.
+    """
+    pairs = zip(overrides[::2], overrides[1::2], strict=False)
+    words = [word for pair in pairs if pair[0] not in INPUT_KEYS for word in pair]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are told where the weights are resolved
+        config = load_config(args.cfg, words)
+        run = default_run_folder(config, args.cfg or _common.W18_RECIPE)
+        given = Path(config.TEST.MODEL_FILE or run / BEST).expanduser()
+        own = given if given.is_dir() else given.parent
+        if args.cfg is None and (own / CONFIG).is_file():
+            return load_config(own / CONFIG, words), own
+    return config, run
+
+
 def _parse() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     _common.add_run_options(
-        parser, out_help=f"folder for the results (default: eval/ in {_common.RUN_FOLDER})"
+        parser,
+        out_help=f"folder for the results (default: eval/ in {_common.RUN_FOLDER})",
+        cfg=None,
+        cfg_help="experiment yaml (default: config.yaml beside the weights, or what they record)",
     )
     add = parser.add_argument
     add(

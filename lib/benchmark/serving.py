@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from yacs.config import CfgNode
 
 from lib.benchmark.rounds import Row, Work, compare, torch_threads
+from lib.config import load_config
 from lib.environment import num_cores
 from lib.export import ExportOptions, export_onnx
 from lib.models.build import build_model
@@ -24,7 +24,7 @@ from lib.onnx_file import load_model
 from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
 from lib.quantize import compare as compare_models
 from lib.recipe import Recipe
-from lib.weight_file import load_weights, read_weights
+from lib.resolver import resolve
 
 GOAL_ONNX, GOAL_INT8, GOAL_WHOLE_RUN = 1.5, 2.5, 0.9
 _BATCHES_A_ROUND = 4
@@ -48,10 +48,11 @@ class Models:
 
 
 def make_models(
-    config: CfgNode,
     checkpoint: str | None,
     scratch: Path,
     *,
+    cfg: Path | None = None,
+    overrides: Sequence[str] = (),
     calibration: Sequence[Path],
     batch: int,
 ) -> Models:
@@ -64,17 +65,17 @@ def make_models(
     weights = checkpoint or scratch / "random.pth"
     if checkpoint is None:
         torch.manual_seed(0)
-        torch.save(build_model(config, _NUM_CLASSES).state_dict(), weights)
-    file = read_weights(weights)
-    network = build_model(config, file.num_classes).eval()
-    load_weights(network, file)
+        torch.save(build_model(load_config(cfg, overrides), _NUM_CLASSES).state_dict(), weights)
+    resolved = resolve(weights, cfg=cfg, overrides=overrides)
+    network, _ = resolved.build()
     float32 = scratch / "float32.onnx"
-    export_onnx(config, weights, float32, ExportOptions("atc", batch, opset=MIN_OPSET))
+    options = ExportOptions("atc", batch, opset=MIN_OPSET)
+    export_onnx(weights, float32, options, cfg=cfg, overrides=overrides)
     int8 = scratch / "int8.onnx" if calibration else None
     if int8 is not None:
         quantize_int8(float32, int8, calibration=[Picture(path) for path in calibration])
-    size = config.MODEL.IMAGE_SIZE[0]
-    return Models(config.MODEL.NAME, network, float32, int8, batch, size, checkpoint is not None)
+    size = resolved.recipe.crop
+    return Models(resolved.arch, network, float32, int8, batch, size, checkpoint is not None)
 
 
 def measure_inference(models: Models, pictures: Path, rounds: int) -> list[Row]:

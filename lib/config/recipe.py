@@ -6,6 +6,10 @@ from yacs.config import CfgNode
 
 from lib.recipe import Recipe, eval_resize
 
+TEST_SIZE_KEYS = ("TEST.IMAGE_SIZE", "TEST.RESIZE")
+SIZE_KEYS = ("MODEL.IMAGE_SIZE", *TEST_SIZE_KEYS)
+INPUT_KEYS = (*SIZE_KEYS, "DATASET.ORIENTATION")  # what a recipe is made of
+
 
 def eval_recipe(config: CfgNode) -> Recipe:
     """Return how pictures are prepared to be evaluated: as in training, or in TEST's own size."""

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lib.recipe import Recipe
-
-_USUAL = Recipe()
+from lib.recipe import USUAL, Recipe
 
 
 class Normalize(nn.Module):
@@ -26,7 +24,7 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, recipe: Recipe = _USUAL, *, channels_last: bool = False) -> None:
+    def __init__(self, recipe: Recipe = USUAL, *, channels_last: bool = False) -> None:
         super().__init__()
         self.channels_last = channels_last
         # Means and deviations that a recipe leaves out change nothing, to the bit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +12,18 @@ import onnx
 import onnxruntime
 import torch
 from torch import nn
-from yacs.config import CfgNode
 
 from lib.cli import PartlyFailed
-from lib.config import eval_recipe
 from lib.export.graph import broken_promises, describe, signature
 from lib.export.options import ExportOptions
 from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
 from lib.export.write import check_available, write_graph
 from lib.files import scratch_beside, sha256_of, write_json
-from lib.models.build import build_model, network_spec
-from lib.models.hrnet import ARCHS
 from lib.onnx_file import opset_of
 from lib.recipe import Recipe
+from lib.resolver import Resolved, resolve
 from lib.stops import stops_raised
-from lib.weight_file import WeightFile, load_weights, read_weights
+from lib.weight_file import WeightFile
 
 SUFFIX = ".onnx"
 
@@ -54,16 +51,20 @@ class _Source:
 
 
 def export_onnx(
-    config: CfgNode,
     checkpoint: Path | str,
     output: Path,
     options: ExportOptions | None = None,
     *,
+    cfg: Path | None = None,
+    overrides: Sequence[str] = (),
     verify_images: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> ExportReport:
-    """Write `checkpoint` as the ONNX file `output`, with a receipt beside it.
+    """Write the weights `checkpoint` as the ONNX file `output`, with a receipt beside it.
 
-    The network and the image size come from `config`, the number of classes from the weights.
+    `cfg` and `overrides` are `lib.resolver.resolve`'s; `say` gets the lines on what belongs to the
+    weights.
+
     The file gets its name only after ONNX's checker and the comparison with the network; else it
     is kept as `<name>.failed.onnx` and PartlyFailed is raised. An earlier `output` is then left.
     Raises ValueError and FileNotFoundError for what the caller can mend, Stopped upon SIGTERM.
@@ -72,7 +73,10 @@ def export_onnx(
     _check_name(output)
     check_available(options)
     with stops_raised() as check_stops:
-        source = _read(config, checkpoint)
+        resolved = resolve(checkpoint, cfg=cfg, overrides=overrides)
+        for line in resolved.lines:
+            say(line)
+        source = _read(resolved)
         pictures = None if verify_images is None else read_pictures(verify_images, source.recipe)
         output.parent.mkdir(parents=True, exist_ok=True)
         with scratch_beside(output, suffix=SUFFIX) as file:
@@ -97,14 +101,15 @@ def _check_name(output: Path) -> None:
         raise ValueError(f"--output {output} is a folder: give the name of a file")
 
 
-def _read(config: CfgNode, checkpoint: Path | str) -> _Source:
-    file = read_weights(checkpoint)
-    network = build_model(config, file.num_classes).eval()
-    loaded = load_weights(network, file)
-    spec = network_spec(config)
-    # An official yaml spells out a network that most often has a name of its own.
-    arch = next((name for name in ARCHS if ARCHS[name] == spec), config.MODEL.NAME)
-    return _Source(network, arch, file, sha256_of(file.path), eval_recipe(config), loaded)
+def _read(resolved: Resolved) -> _Source:
+    if resolved.config.TEST.FLIP:
+        raise ValueError(
+            "TEST.FLIP evaluates with mirror images, and an ONNX file computes each picture once: "
+            "say TEST.FLIP false, and compare with an evaluation that says so too"
+        )
+    network, loaded = resolved.build()
+    digest = sha256_of(resolved.file.path)
+    return _Source(network, resolved.arch, resolved.file, digest, resolved.recipe, loaded)
 
 
 def _write(source: _Source, path: Path, options: ExportOptions) -> None:
@@ -145,6 +150,7 @@ def _receipt(
         "onnx_sha256": sha256_of(path),
         "checkpoint_sha256": source.sha256,
         "arch": source.arch,
+        "recipe": source.recipe.as_json(),
         "profile": options.profile,
         "opset": opset_of(model),
         "ir_version": model.ir_version,

@@ -19,7 +19,6 @@ from lib.assembly import (
     place,
 )
 from lib.cli import PartlyFailed
-from lib.config import eval_recipe
 from lib.data import Batch, ImageList
 from lib.distributed import Processes
 from lib.files import check_outputs
@@ -27,10 +26,11 @@ from lib.log import Console
 from lib.objective import Computing
 from lib.predict import cam, writing
 from lib.predict.inputs import expand
-from lib.predict.network import load_network
+from lib.predict.network import class_names
 from lib.predict.sheet import Sheet
 from lib.predict.writing import NOT_FINITE, Guess, Row
 from lib.readable import counted, shorten
+from lib.resolver import resolve
 from lib.stops import stops_noted
 
 
@@ -72,21 +72,22 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     paths, left_out_lines = expand(request.pictures)
     read = (*paths, *run_folder.read_with(request.checkpoint), request.cfg)
     check_outputs({"--out": request.out, "--show": request.show}, read)
-    loaded = load_network(request.checkpoint, request.cfg, request.overrides)
-    config, network, names = loaded.config, loaded.network, loaded.class_names
-    console = Console(enabled=True)
-    for said in (*loaded.lines, *input_lines(config), *left_out_lines):
-        console.say(said)
-    computing = build_computing(config, processes, amp_backend="torch")
+    resolved = resolve(request.checkpoint, cfg=request.cfg, overrides=request.overrides)
+    config = resolved.config
+    network, loaded = resolved.build()
+    names, names_remark = class_names(resolved)
+    computing = build_computing(config, processes, amp_backend="torch", recipe=resolved.recipe)
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
+    console = Console(enabled=True)
+    for said in (*resolved.lines, *names_remark, *input_lines(config), *left_out_lines):
+        console.say(said)
     console.say(
-        f"device {devices.describe(processes.device)}, precision "
-        f"{computing.precision.describe()}; "
-        f"{counted(len(paths), 'picture')}"
+        f"loaded {loaded}; device {devices.describe(processes.device)}, precision "
+        f"{computing.precision.describe()}; {counted(len(paths), 'picture')}"
     )
     images = ImageList(paths, (0,) * len(paths), names)
     topk = min(request.topk, len(names))
-    recipe = eval_recipe(config)
+    recipe = resolved.recipe
     sheet = Sheet(recipe) if request.show else None
     coarse = cam.coarseness_remark(recipe.crop, request.cam_layer) if request.with_cam else ""
     if coarse:
@@ -111,10 +112,17 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
             remark = sheet.save(request.show, network, computing, num_all=len(paths), layer=layer)
             if remark:
                 console.say(f"[Warning] {remark}")
+    _finish(console, request, failed, num_pictures=len(paths))
+
+
+def _finish(
+    console: Console, request: PredictRequest, failed: Sequence[Row], *, num_pictures: int
+) -> None:
+    """Say what was written; raise PartlyFailed where pictures are left without a class."""
     for path in filter(None, (request.out, request.show)):
         console.say(f"written: {path}")
     if failed:
-        raise PartlyFailed(_account(failed, len(paths)))
+        raise PartlyFailed(_account(failed, num_pictures))
 
 
 def _account(failed: Sequence[Row], num_pictures: int) -> str:

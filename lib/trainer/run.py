@@ -25,7 +25,7 @@ from lib.trainer.profiling import Profiling
 from lib.trainer.reporter import Reporter
 from lib.trainer.shared_ledger import SharedLedger
 from lib.trainer.starting import TrainRequest
-from lib.trainer.state import training_state
+from lib.trainer.state import bare_weights, training_state
 
 _NUM_TIMED_STEPS = 2  # the `step_time` lines, whose sum is the compile time
 
@@ -135,8 +135,7 @@ class _Run:
     def finish(self, *, began_s: float) -> None:
         """Write what a whole run leaves."""
         if not self._request.is_performance:
-            weights = checkpoint.to_cpu(self._parts.judged_network.state_dict())
-            self._keep_weights(run_folder.FINAL, weights)
+            self._keep_weights(run_folder.FINAL, bare_weights(self._parts, self._config))
         was_done = self._parts.position.epoch == self._num_epochs
         if not (was_done and self._reporter.repeat_result(self._num_epochs)):
             self._reporter.result(
@@ -316,8 +315,8 @@ class _Run:
         is_sound = stats.metrics.num_not_finite == 0
         if self._progress.best_accuracy >= (accuracy if is_sound else 0.0):
             return
-        weights = checkpoint.to_cpu(self._parts.judged_network.state_dict())
-        if self._keep_weights(run_folder.BEST, weights):  # else the next good one is tried again
+        # Where they could not be written, the next good ones are tried.
+        if self._keep_weights(run_folder.BEST, bare_weights(self._parts, self._config)):
             self._progress.best_accuracy = accuracy if is_sound else -1.0
             self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
             self._reporter.keep_predictions(stats.predictions, epoch)

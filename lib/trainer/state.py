@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from yacs.config import CfgNode
 
-from lib.checkpoint import FORMAT, Position, TrainingState
+from lib.checkpoint import FORMAT, Position, TrainingState, to_cpu
 from lib.metrics import Metrics
+from lib.resolver import facts_of
 from lib.trainer.parts import Parts, Progress
+from lib.weights.facts import facts_text, with_facts
 
 
 def training_state(
@@ -46,8 +48,16 @@ def training_state(
         class_names=list(names),
         class_to_idx={name: index for index, name in enumerate(names)},
         config=config.dump(),
+        hrnet=facts_text(facts_of(config, names)),
     )
     if parts.average is not None:
         state["state_dict_ema"] = parts.average.network.state_dict()
         state["num_ema_updates"] = parts.average.num_updates
     return state
+
+
+def bare_weights(parts: Parts, config: CfgNode) -> Mapping[str, object]:
+    """Return the weights that are evaluated, which carry what they need to be used alone."""
+    network = parts.judged_network.state_dict()
+    weights = {name: to_cpu(value) for name, value in network.items()}
+    return with_facts(weights, facts_of(config, parts.images.class_names))

@@ -99,8 +99,7 @@ class Repository:
         (self.root / "test").mkdir(parents=True)
         for script in (ROOT / "test").glob("*.sh"):
             self._copy(f"test/{script.name}")
-        for name in _REPORT_MODULES:
-            self._copy(f"lib/{name}.py")
+        (self.root / "lib").symlink_to(ROOT / "lib")
         for name in ("tools/_init_paths.py", "tools/case_report.py", ".ci/run"):
             self._copy(name)
         self.data = folder / "my images"

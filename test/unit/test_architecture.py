@@ -71,8 +71,8 @@ LEVELS = {
         "quantize",
         "weight_file",
     ),
-    3: ("distill", "evaluation", "export", "log", "objective", "weight_info"),
-    4: ("engine", "offline", "report"),
+    3: ("distill", "evaluation", "log", "objective", "resolver", "weight_info"),
+    4: ("engine", "export", "offline", "report"),
     5: ("assembly", "compare", "finetuning", "offline_infer", "packing"),
     6: ("benchmark", "evaluator", "predict", "trainer"),
 }

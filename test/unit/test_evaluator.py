@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from lib import evaluator
-from lib.config import load_config
 from lib.models.hrnet import build_hrnet
 from lib.models.padded import PaddedConv2d
-from lib.weight_file import read_weights
+from lib.resolver import resolve
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +28,8 @@ def test_widths_and_folding_are_those_of_the_configuration(
     is_folded: bool, multiple: int, weights: Path
 ) -> None:
     settings = ["MODEL.NAME", "hrnet_w18_small_v2", "TEST.FOLD_BN", str(is_folded)]
-    config = load_config(None, [*settings, "TRAIN.WIDTH_MULTIPLE", str(multiple)])
-    network, _ = evaluator._network(config, read_weights(weights))
+    settings += ["TRAIN.WIDTH_MULTIPLE", str(multiple)]
+    network, _ = evaluator._network(resolve(weights, overrides=settings))
     assert is_folded != any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
     is_padded = any(isinstance(m, PaddedConv2d) for m in network.modules())
     width = network.stage2[0].branches[0][0].conv1.out_channels

@@ -24,7 +24,6 @@ from export_samples import (
 from onnx import TensorProto, helper
 from torch import nn
 
-from lib.config import load_config
 from lib.export import ExportOptions, export_onnx, parse_batch, read_pictures, verify
 from lib.export.graph import (
     broken_promises,
@@ -54,7 +53,7 @@ def default_file(
     checkpoint: Path, tiny_yaml: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     output = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    return export_onnx(load_config(tiny_yaml), checkpoint, output).onnx
+    return export_onnx(checkpoint, output, cfg=tiny_yaml).onnx
 
 
 def test_folding_leaves_no_batch_norm_and_the_same_function(network: nn.Module) -> None:
@@ -180,10 +179,10 @@ def test_pictures_are_prepared_as_for_evaluation_and_compared(
     expected = normalize(eval_pixels(first, Recipe.for_crop(SIZE)))
     np.testing.assert_array_equal(pictures.images[0], expected)
     report = export_onnx(
-        load_config(tiny_yaml),
         checkpoint,
         tmp_path / "new folder" / "x.onnx",
         ExportOptions(batch=4),
+        cfg=tiny_yaml,
         verify_images=folder,
     )
     assert [(c.batch, c.images, c.num_images, c.num_padding) for c in report.checks] == [
@@ -265,9 +264,9 @@ def test_real_pictures_agree(
     tmp_path: Path, tiny_yaml: Path, checkpoint: Path, natural_photos: Path
 ) -> None:
     report = export_onnx(
-        load_config(tiny_yaml),
         checkpoint,
         tmp_path / "x.onnx",
+        cfg=tiny_yaml,
         verify_images=natural_photos,
     )
     pictures = [check for check in report.checks if check.images != "random"]

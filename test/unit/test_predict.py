@@ -194,7 +194,7 @@ def test_names_come_from_the_file_or_from_imagenet_or_are_numbers(
     assert all(f"{name} " in predict() for name in "xyz")
     save_atomically(network.state_dict(), alone)
     said = predict()
-    assert "[Warning] no classes.json" in said and "class 2 " in said
+    assert "[Warning] no class names" in said and "class 2 " in said
     save_atomically(build_model(load_config(tiny_yaml), 1000).state_dict(), alone)
     from torchvision.models import ResNet18_Weights
 
