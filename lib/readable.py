@@ -47,17 +47,26 @@ def shorten(names: Sequence[str], *, form: Callable[[str], str] = quoted) -> str
 
 
 def look_alikes(names: Iterable[str], others: Iterable[str]) -> str:
-    """Return a remark, after `; `, on a name that differs from another in nothing to be seen.
+    """Return a remark, after `; `, on a name not among others that looks like one of them.
 
-    That is in blanks, in the form of letters with accents (Unicode has two), in invisible
+    They differ in blanks, in the form of letters with accents (Unicode has two), in invisible
     characters, or in upper and lower case. '' where there is none.
     """
-    alike = {_looks(other): other for other in others}
-    for name in names:
-        other = alike.get(_looks(name))
-        if other is not None and other != name:
-            return f"; {quoted(name)} and {quoted(other)} differ only in {_difference(name, other)}"
-    return ""
+    known = frozenset(others)
+    alike = {_looks(other): other for other in known}
+    pairs = ((name, alike.get(_looks(name))) for name in names if name not in known)
+    return next((f"; {_told(name, other)}" for name, other in pairs if other is not None), "")
+
+
+def look_alike_among(names: Iterable[str]) -> str:
+    """Return a remark on two names that differ so; '' where there are none."""
+    seen: dict[str, str] = {}
+    pairs = ((seen.setdefault(_looks(name), name), name) for name in names)
+    return next((_told(first, name) for first, name in pairs if first != name), "")
+
+
+def _told(name: str, other: str) -> str:
+    return f"{quoted(name)} and {quoted(other)} differ only in {_difference(name, other)}"
 
 
 def _without_blanks(text: str) -> str:

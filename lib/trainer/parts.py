@@ -58,6 +58,7 @@ from lib.trainer.starting import (
     class_count,
     decoder_remark,
     find_start,
+    look_alike_remarks,
     starting_position,
     teacher_remark,
 )
@@ -193,6 +194,7 @@ def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> 
     remarks = (
         remark,
         unused_part_remark(config, request.data_path),
+        *look_alike_remarks(start, images.class_names),
         decoder_remark(start, decoder),
         teacher_remark(start, objective.teacher_sum),
         *split_remarks(asked, start, images, len(val_images)),

@@ -14,7 +14,7 @@ from lib.checkpoint import Position, TrainingState, load_training_state
 from lib.distributed import Processes
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
-from lib.readable import readable
+from lib.readable import look_alike_among, look_alikes, readable, shorten
 from lib.run_folder import CHECKPOINT, check_apart, check_writable, is_signed
 from lib.weight_file import Head, WeightFile, load_weights, not_finite, read_weights
 from lib.weights import find_weights, published
@@ -270,7 +270,18 @@ def check_same_data(
     theirs = tuple(start.state["class_names"])
     if theirs != class_names:
         raise ValueError(
-            f"{start.path} was trained on {len(theirs)} classes ({', '.join(theirs[:3])}, ...), "
-            f"the data has {len(class_names)} ({', '.join(class_names[:3])}, ...): resume needs "
-            "the same classes; to fine-tune on others use --pretrained"
+            f"{start.path} was trained on {len(theirs)} classes ({shorten(theirs)}), the data has "
+            f"{len(class_names)} ({shorten(class_names)}): resume needs the same classes; to "
+            f"fine-tune on others use --pretrained{look_alikes(theirs, class_names)}"
         )
+
+
+def look_alike_remarks(start: Start, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return remarks on class names that are others than they seem to be: few people mean that."""
+    theirs = () if start.weights is None else start.weights.class_names or ()
+    of_data = look_alike_among(class_names)
+    of_weights = look_alikes(theirs, class_names).removeprefix("; ")
+    return (
+        of_data and f"two classes look alike: {of_data}",
+        of_weights and f"the weights' classes are not the data's: {of_weights}",
+    )

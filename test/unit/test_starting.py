@@ -15,11 +15,13 @@ from lib.environment import RankInfo
 from lib.trainer.starting import (
     Start,
     TrainRequest,
+    check_same_data,
     check_same_start,
     check_work_left,
     class_count,
     decoder_remark,
     find_start,
+    look_alike_remarks,
     starting_position,
     teacher_remark,
 )
@@ -167,3 +169,19 @@ def test_a_resume_under_another_teacher_is_remarked() -> None:
     for saved, now, said in (("ab", "cd", "ab... then, SHA-256 cd..."), ("ab", "", "none now")):
         assert said in str(teacher_remark(start(teacher=saved), now))
     assert "none then, SHA-256 ab... now" in str(teacher_remark(start(), "ab"))
+
+
+def test_class_names_that_only_look_alike_are_remarked_on() -> None:
+    """Fault M2: a second class of the data, and one that the weights have in another form."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    weights = WeightFile(Path("c.pth"), {}, ("bar", apart))
+    start = Start("pretrained weights", weights)
+    two, others = look_alike_remarks(start, ("bar", "bar ", composed))
+    assert two == "two classes look alike: 'bar' and 'bar ' differ only in blanks"
+    assert others.startswith("the weights' classes are not the data's: 'caf")
+    assert "differ only in Unicode normalisation" in others
+    assert look_alike_remarks(start, ("bar", apart)) == ("", "")
+    state = {"class_names": ("bar", apart), "num_images": 3, "position": {"step": 0}}
+    again = Start("resumed", weights, state)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'bar', 'caf.*resume needs the same .*Unicode"):
+        check_same_data(again, ("bar", composed), num_images=3, names_sum="")
