@@ -154,7 +154,6 @@ def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> 
     start = find_start(asked, request, processes)
     config = with_own_split(asked, start)
     images, val_images = read_images(config, request.data_path, kept_aside=kept_aside(start))
-    num_classes = class_count(config, images.class_names)
     names = picture_names(config, request.data_path, start=start, images=images, val=val_images)
     check_same_data(start, images.class_names, num_images=len(images), names_sum=names.sum)
     check_same_start(start, processes)
@@ -163,7 +162,7 @@ def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> 
     random.seed(seed)  # nothing here draws from it, but its state is saved with the others
     computing = build_computing(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
     precision = computing.precision
-    network: nn.Module = build_model(config, num_classes)
+    network: nn.Module = build_model(config, class_count(config, images.class_names))
     started = start.load_into(network, config, images.class_names)
     network = made_trainable(network, config, processes)
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
