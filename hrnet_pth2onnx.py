@@ -37,7 +37,7 @@ def main() -> int:
     )
     lines = (
         f"weights: {report.loaded}",
-        *report.checks,
+        *map(str, report.checks),
         f"written: {report.onnx} and {report.receipt.name}",
     )
     say(*lines)

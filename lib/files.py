@@ -138,8 +138,10 @@ def append_lines(lines: bytes, path: Path) -> None:
             raise
 
 
-def open_in_place(path: Path, flags: int) -> int:
+def open_in_place(path: str | Path, flags: int) -> int:
     """Return a descriptor of a file that is made where it isn't there; no link is followed.
+
+    It is an `opener` for `open`, too.
 
     Raises OSError, also where `path` is a link: what that leads to isn't meant.
     """

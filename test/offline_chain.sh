@@ -30,6 +30,9 @@ fi
 if [ -n "${value[cfg]}" ]; then name=$(cfg_name); else name=$(basename -- "$(dirname -- "$checkpoint")"); fi
 out=${value[out]:-output/offline_chain/$name}
 onnx=$out/hrnet.onnx bins=$out/bins results=$out/results
+if [ -e "$results" ] && ! [ -e "$results/.offline_chain" ]; then
+  fail "--out=$out has a folder results that is not of an earlier chain: move it, or give another --out"
+fi
 mkdir -p -- "$out"
 
 # Without a --cfg both programs take what the weights record, or the yaml beside them.
@@ -38,6 +41,8 @@ pass_on cfg
 step 'checkpoint to ONNX' "${program[@]}" "${overrides[@]}"
 # What is left of an earlier chain may be of other pictures or another size: bins that fit are kept, results are not.
 rm -rf -- "$results"
+mkdir -- "$results"
+: >"$results/.offline_chain"
 step 'pictures to bins' "$PYTHON" imagenet_torch_preprocess.py hrnet "$val" "$bins" --recipe "$onnx"
 for labels in "${value[data_path]}/val_label.txt" "$val/val_label.txt" "$out/val_label.txt"; do
   if [ -f "$labels" ]; then break; fi

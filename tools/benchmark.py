@@ -42,7 +42,9 @@ def main() -> int:
     from lib.benchmark.network import FLOORS, floor_lines, rates_of
     from lib.benchmark.rounds import machine, markdown, versions
     from lib.device import configure, describe, select_device
-    from lib.files import write_atomically, write_json
+    from lib.files import check_outputs, write_atomically, write_json
+
+    check_outputs({"--json": args.json}, _pictures(args))
 
     device = select_device(args.device)
     configure(device, cudnn_benchmark=True, cudnn_deterministic=False)

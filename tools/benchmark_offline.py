@@ -36,7 +36,10 @@ def main() -> int:
         raise ValueError("--data_path DIR is needed: a folder of pictures, or of class folders")
 
     from lib.benchmark.rounds import machine, markdown
-    from lib.files import write_json
+    from lib.files import check_outputs, write_json
+
+    pictures = args.data_path.glob("**/*") if args.data_path else ()
+    check_outputs({"--json": args.json}, (args.cfg, args.checkpoint, *pictures))
 
     say(machine(num_cores()))
     rows: list[Row] = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import ArgumentParser, run_script, say
+from lib.files import write_atomically
 
 _EVERY_HELD_OUT = 5  # each fifth picture of a class goes to val/
 
@@ -37,7 +39,9 @@ def write_digits(folder: Path) -> tuple[int, int]:
         target = folder / ("val" if held_out else "train") / str(digit)
         target.mkdir(parents=True, exist_ok=True)
         grey = np.round(pixels * (255 / 16)).astype(np.uint8)
-        Image.fromarray(grey).save(target / f"{number:04d}.png")
+        content = BytesIO()
+        Image.fromarray(grey).save(content, "PNG")
+        write_atomically(content.getbuffer(), target / f"{number:04d}.png", durable=False)
     return sum(seen) - num_val, num_val
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from lib.ascend.checks import ModelInput
 from lib.ascend.pictures import crop_margin, uint8_size
+from lib.files import write_atomically
 from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
 
 # What --precision_mode_v2 takes (fp16 by default), and what its older twin --precision_mode does.
@@ -255,5 +256,5 @@ def write_scripts(plan: Conversion, repo: Path) -> Mapping[str, Path]:
         texts[AIPP] = aipp_config(plan.image.side)
     plan.folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (plan.folder / name).write_text(text, encoding="utf-8")
+        write_atomically(text.encode(), plan.folder / name)
     return MappingProxyType({name: plan.folder / name for name in texts})

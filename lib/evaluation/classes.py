@@ -7,12 +7,12 @@ folders, ImageNet-A and -R have 200 of the 1000 classes and are scored among tho
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from lib.checked import COUNT, parse_json
 from lib.class_file import read_class_list
 from lib.data import ImageList
 from lib.data.lists import class_folders
@@ -112,7 +112,7 @@ def read_class_map(path: Path) -> dict[str, int]:
     if not path.is_file():
         raise FileNotFoundError(f"no such class map: {path} (a file, or the word {NUMBERS})")
     if path.suffix == ".json":
-        return _json_map(path, _text(path))
+        return parse_json(_text(path), {str: COUNT}, where=str(path))
     output_of: dict[str, int] = {}
     for line in read_label_lines(path, form=MAP_FORM):
         if output_of.setdefault(line.name, line.label) != line.label:
@@ -124,18 +124,6 @@ def read_class_map(path: Path) -> dict[str, int]:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-
-
-def _json_map(path: Path, text: str) -> dict[str, int]:
-    try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or not all(
-        type(number) is int and number >= 0 for number in content.values()
-    ):
-        raise ValueError(f'{path} is not of the form {{"class": number from 0, ...}}')
-    return content
 
 
 def _mapped(

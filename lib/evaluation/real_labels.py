@@ -6,13 +6,13 @@ to be right don't count.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.checked import COUNT, read_json
 from lib.evaluation.classes import EvaluationSet
 from lib.evaluation.measure import Measured
 from lib.predictions import NO_CLASS, Predictions
@@ -73,15 +73,7 @@ def read_real_labels(path: Path, found: EvaluationSet, *, num_outputs: int) -> R
 def _read(path: Path) -> list[list[int]]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file of ReaL labels: {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, list) or not all(
-        isinstance(classes, list) and all(type(c) is int and c >= 0 for c in classes)
-        for classes in content
-    ):
-        raise ValueError(f"{path} is not of the form [[class, ...], [], ...], as real.json is")
+    content = read_json(path, [[COUNT]])
     if len(content) != NUM_PICTURES:
         raise ValueError(
             f"{path} has labels for {len(content)} pictures; a real.json has {NUM_PICTURES}, one "

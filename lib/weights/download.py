@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 
-from lib.files import sha256_of
+from lib.checked import read_json
+from lib.files import open_in_place, sha256_of, write_json
 from lib.weights.cache import Place
 from lib.weights.forms import fault_of
 from lib.weights.transfer import (
@@ -30,6 +30,7 @@ from lib.weights.transfer import (
 
 # Seconds before each further try; they are counted anew once more has arrived than ever before.
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+_NOTE = {"url": str, "validator": str, "num_bytes": range(-1, 2**63), "sha256": str, "commit": str}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -64,7 +65,7 @@ def download(source: Source, place: Place, *, say: Callable[[str], None]) -> Pat
 def _alone(part: Path, source: Source, say: Callable[[str], None]) -> Iterator[FileIO]:
     """Yield the part, open for appending and locked; wait while another process has it."""
     while True:
-        file = open(part, "a+b", buffering=0)  # noqa: SIM115  closed below
+        file = FileIO(part, "a+", opener=open_in_place)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -117,7 +118,7 @@ def _fill(
     source: Source, file: FileIO, note: Note, *, part: Path, say: Callable[[str], None]
 ) -> None:
     def keep_note() -> None:
-        _note_path(part).write_text(json.dumps(asdict(note)), encoding="utf-8")
+        write_json(asdict(note), _note_path(part))
 
     num_failed, most = 0, size_of(file)
     while True:
@@ -144,9 +145,10 @@ def _fill(
 
 def _read_note(part: Path, source: Source) -> Note:
     try:
-        note = Note(**json.loads(_note_path(part).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # none yet, or half of one
+        found = read_json(_note_path(part), _NOTE)
+    except (OSError, ValueError):  # none yet, or another's
         return Note(source.url)
+    note = Note(*(found[name] for name in _NOTE))
     return note if note.url == source.url else Note(source.url)
 
 

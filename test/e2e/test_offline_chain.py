@@ -142,6 +142,18 @@ def test_what_the_chain_cannot_start_with_is_one_line(
     assert line.startswith("[Error] ") and said in line
 
 
+def test_the_chain_removes_no_results_but_its_own(checkpoint: Path, tmp_path: Path) -> None:
+    """Fault L0."""
+    mine = tmp_path / "out" / "results" / "mine.txt"
+    for folder in (tmp_path / "val", mine.parent):
+        folder.mkdir(parents=True)
+    mine.write_text("mine")
+    words = (f"--data_path={tmp_path}", f"--checkpoint={checkpoint}", f"--out={tmp_path}/out")
+    done = run_chain(*words, PYTHON="false")
+    assert done.returncode == 2 and "not of an earlier chain" in done.stderr
+    assert mine.read_text() == "mine"
+
+
 @pytest.fixture(scope="module")
 def work(
     named_data: Path,

@@ -160,11 +160,11 @@ def test_the_networks_class_names_may_come_from_a_folder_or_a_list(tmp_path: Pat
         ("m.txt", "cat 1\ncat 2\nyak 2\n", "line 2: 'cat' was output 1 before"),
         ("m.txt", "cat 1\n", "does not say which outputs 1 of the 2 class folders are: 'yak'"),
         ("m.txt", "cat 1\nyak 3\n", r"folder 'yak' is output 3, and the network's .* are 0\.\.2"),
-        ("m.json", "{", "is not of the form {"),
-        ("m.json", ["cat"], "is not of the form {"),
-        ("m.json", {"cat": 1, "yak": "2"}, "is not of the form {"),
-        ("m.json", {"cat": 1, "yak": True}, "is not of the form {"),
-        ("m.json", {"cat": 1, "yak": -1}, "is not of the form {"),
+        ("m.json", "{", "m.json is damaged or no JSON"),
+        ("m.json", ["cat"], r"it is \['cat'\], and a mapping"),
+        ("m.json", {"cat": 1, "yak": "2"}, "yak is '2', and a whole number"),
+        ("m.json", {"cat": 1, "yak": True}, "yak is True, and a whole number"),
+        ("m.json", {"cat": 1, "yak": -1}, "yak is -1, and a whole number"),
     ],
 )
 def test_a_class_map_that_does_not_fit_is_refused_in_one_line(
@@ -275,10 +275,10 @@ def test_real_labels_are_outputs_of_the_network_where_only_some_are_compared(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[[1], [", r"is not of the form \[\[class, \.\.\.\], \[\], \.\.\.\]"),
-        ({"1": [1]}, "is not of the form"),
-        ([1, 2], "is not of the form"),
-        ([["1"]], "is not of the form"),
+        ("[[1], [", "is damaged or no JSON"),
+        ({"1": [1]}, "it is .*, and a list is needed"),
+        ([1, 2], r"\[0\] is 1, and a list is needed"),
+        ([["1"]], r"\[0\]\[0\] is '1', and a whole number"),
         ([[1], []], "has labels for 2 pictures; a real.json has 50000"),
         ([[999]] + [[]] * 49_999, r"has class 999 and the network outputs 0\.\.3"),
         ([[]] * 50_000, "has no label for any of the 1 pictures"),
