@@ -14,6 +14,20 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 
+def answers_of(scores: npt.NDArray[np.generic], targets: Indices) -> Indices:
+    """Return the class that comes first in each row of scores, N x C; of equal ones the lowest.
+
+    Where the right one, of `targets`, shares the first place, it is another: a tie is no right
+    answer, whatever the order of the classes.
+    """
+    answers = scores.argmax(axis=1)
+    is_first = scores == scores[np.arange(len(scores)), answers][:, None]
+    is_shared = np.count_nonzero(is_first, axis=1) > 1
+    for row in np.flatnonzero(is_shared & (answers == targets)):
+        answers[row] = np.flatnonzero(is_first[row])[1]
+    return answers
+
+
 class ConfusionCounts:
     """P pairs (true class, predicted class) in ascending order, and how many images each has.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lib.confusion import answers_of
 from lib.environment import num_cores
 from lib.offline.element_type import USUAL, element_type
 from lib.offline.percent_f import Millionths, rows_of_millionths
@@ -238,11 +239,8 @@ def _ranked(values: Values, targets: Indices) -> tuple[Indices, Indices, Indices
     rows = np.arange(len(values))
     columns = np.where(known, targets, 0)
     ranks = np.count_nonzero(values >= values[rows, columns][:, None], axis=1) - 1
-    best = values.argmax(axis=1)
-    is_first = values == values[rows, best][:, None]
-    num_first = np.count_nonzero(is_first, axis=1)
-    for row in np.flatnonzero((num_first > 1) & (best == targets)):
-        best[row] = np.flatnonzero(is_first[row])[1]
+    best = answers_of(values, targets)
+    num_first = np.count_nonzero(values == values[rows, best][:, None], axis=1)
     return np.where(known, ranks, num_values).astype(np.int64), best, num_first
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.cli import PartlyFailed
+from lib.confusion import answers_of
 from lib.onnx_file import load_model, metadata_of, recipe_of
 from lib.quantize.pictures import Picture
 from lib.quantize.sessions import load, open_session, parts_of, run
@@ -72,10 +73,10 @@ def compare(before: Path, after: Path, pictures: Sequence[Picture]) -> Compariso
             if unusable.any():
                 path = part[int(unusable.argmax())].path
                 raise PartlyFailed(f"the {which} model's output for {path} is not finite")
-        names = first.argmax(axis=1), second.argmax(axis=1)
+        targets = np.array([-1 if p.target is None else p.target for p in part])
+        names = answers_of(first, targets), answers_of(second, targets)
         num_agreeing += int((names[0] == names[1]).sum())
         difference = max(difference, float(np.abs(first - second).max()))
-        targets = np.array([-1 if p.target is None else p.target for p in part])
         correct = [
             total + int((n == targets).sum()) for total, n in zip(correct, names, strict=True)
         ]

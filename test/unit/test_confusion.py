@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.confusion import ConfusionCounts
+from lib.confusion import ConfusionCounts, answers_of
 from lib.evaluation import per_class_rows, write_per_class
 from lib.plots import save_confusion
 from lib.predictions import Predictions
@@ -66,3 +66,11 @@ def test_ten_thousand_classes_need_no_more_than_their_images(tmp_path: Path) -> 
         tracemalloc.stop()
     assert peak_bytes < 100e6
     assert (tmp_path / "per_class.csv").read_text().count("\n") > 9_900
+
+
+def test_a_tie_for_the_first_place_is_no_right_answer() -> None:
+    """Fault S7: whichever of the equal classes is asked for."""
+    scores = np.array([[9, 9, 0], [9, 9, 0], [9, 9, 0], [1, 2, 3]])
+    assert answers_of(scores, np.array([0, 1, 2, 2])).tolist() == [1, 0, 0, 2]
+    flat = np.zeros((4, 5), np.float32)
+    assert not (answers_of(flat, np.arange(4)) == np.arange(4)).any()
