@@ -23,6 +23,7 @@ ELEMENT_TYPES = tuple(_BYTES)
 _MAX_SPREAD = 7.0
 # Of a value read in two parts, the second one's bits are chance beside the first one's.
 _MAX_SPREAD_RATIO, _LEAST_SPREAD = 4.0, 0.25
+_WILD_SPREAD = 30.0  # even of probabilities; of float32 with its bytes in another order it is 70
 _MAX_SUM_ERROR = 0.02  # of probabilities in float16
 _LEAST_VALUES = 16  # fewer are no evidence
 
@@ -91,10 +92,22 @@ def _chosen(readings: Mapping[str, _Reading], *, num_files: int, num_classes: in
     raise ValueError(f"the .bin files may hold {counts}")
 
 
-def _is_plausible(contents: Sequence[bytes], name: str) -> bool:
+def is_wild(contents: Sequence[bytes], name: str) -> bool:
+    """Tell whether files of one size, read as a type, hold values of all sizes that it has."""
+    if len(contents[0]) % _BYTES[name]:
+        return False
+    values = _read(contents, name)
+    return _spread(values[np.isfinite(values)]) > _WILD_SPREAD
+
+
+def _read(contents: Sequence[bytes], name: str) -> npt.NDArray[np.float64]:
+    element = np.dtype(name).newbyteorder("<")
     with np.errstate(all="ignore"):
-        values = np.stack([np.frombuffer(c, np.dtype(name).newbyteorder("<")) for c in contents])
-        values = values.astype(np.float64)
+        return np.stack([np.frombuffer(c, element) for c in contents]).astype(np.float64)
+
+
+def _is_plausible(contents: Sequence[bytes], name: str) -> bool:
+    values = _read(contents, name)
     if not np.count_nonzero(values):
         return name == USUAL  # zeros are zeros in every type
     whole = values[np.isfinite(values).all(axis=1)]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lib.confusion import answers_of
 from lib.environment import num_cores
-from lib.offline.element_type import USUAL, element_type
+from lib.offline.element_type import USUAL, element_type, is_wild
 from lib.offline.percent_f import Millionths, rows_of_millionths
 from lib.offline.pool import run_in_processes
 from lib.offline.predictions import parse_prediction, read_whole
@@ -36,6 +36,7 @@ class FileForm:
 
     num_outputs: int = 0  # 0: not known
     dtype: str = ""  # of .bin files; '': not known
+    is_wild: bool = False  # whether their values hardly are a network's
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,14 @@ def find_form(folder: Path, names: Sequence[str], *, num_classes: int, known: Fi
     bins = [content for name, content in contents.items() if name.endswith(".bin")]
     others = _sizes({n: c for n, c in contents.items() if not n.endswith(".bin")}, USUAL)
     num_outputs = known.num_outputs or _most_frequent(others)
-    dtype = known.dtype or USUAL
-    if bins and not known.dtype:
+    dtype, wild = known.dtype or USUAL, False
+    if bins:
         size = _most_frequent([len(content) for content in bins])
         alike = [content for content in bins if len(content) == size]
-        dtype = element_type(alike, num_classes=num_classes, num_outputs=num_outputs)
-    return FileForm(known.num_outputs or _most_frequent(_sizes(contents, dtype)), dtype)
+        if not known.dtype:
+            dtype = element_type(alike, num_classes=num_classes, num_outputs=num_outputs)
+        wild = is_wild(alike, dtype)
+    return FileForm(known.num_outputs or _most_frequent(_sizes(contents, dtype)), dtype, wild)
 
 
 def _sizes(contents: Mapping[str, bytes], dtype: str) -> list[int]:

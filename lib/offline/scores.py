@@ -33,6 +33,10 @@ _DIFFERING = "that differ from another device's"
 _OF_TWO = (_DOUBLE, _DIFFERING)  # whose entries are two names
 _MANY_TIES = 0.01  # of the predictions; in float16 a few are usual
 _UNKNOWN = FileForm()
+_ON_WILD_VALUES = (
+    "the .bin files' values differ by so many powers of ten that they hardly are a network's "
+    "outputs: give another element type with --dtype; numbers in big-endian order are not read"
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class Scores:
 
     def warnings(self) -> list[str]:
         """What makes the score doubtful, a sentence each."""
-        return [said for said in (self.advice, self._on_ties(), self._on_one_answer()) if said]
+        on_values = _ON_WILD_VALUES if self.form.is_wild else ""
+        found = (self.advice, self._on_ties(), self._on_one_answer(), on_values)
+        return [said for said in found if said]
 
     def _on_ties(self) -> str:
         if self.num_ties <= _MANY_TIES * self.num_images:
@@ -140,7 +146,8 @@ def score_folder(
     for kind, name in ranked.broken:
         problems.setdefault(kind, []).append(name)
     labels = labels[ranked.positions]
-    advice = _advice(labels, ranked.best, num_outputs=form.num_outputs, offset=offset)
+    told = ranked.num_first == 1  # of a tie the first place says nothing
+    advice = _advice(labels[told], ranked.best[told], num_outputs=form.num_outputs, offset=offset)
     if len(labels) and int(labels.max()) + offset >= form.num_outputs:
         raise ValueError(
             f"{label_file} has classes up to {labels.max()}, the predictions have "

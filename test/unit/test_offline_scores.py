@@ -115,6 +115,7 @@ def test_a_collapsed_network_looks_collapsed(tmp_path, run_script, outfmt):
     assert ", 5 with several highest outputs counted as wrong; " in done.stdout
     assert "[Warning] 5 of 5 predictions have several highest outputs" in done.stderr
     assert "in 5 of them all outputs are equal: the network has collapsed" in done.stderr
+    assert done.stderr.count("\n") == 1  # nothing on the labels, of which no answer tells
 
 
 def test_a_tie_counts_as_wrong_here_and_in_evaluation(tmp_path):
@@ -190,6 +191,16 @@ def test_the_element_type_is_found_or_asked_for_and_never_mistaken(kind, num_out
             else:
                 assert found == dtype
         assert element_type(contents, num_classes=2, num_outputs=num_outputs) == dtype
+
+
+def test_values_that_hardly_are_a_networks_are_pointed_out(tmp_path, labels):
+    """Fault S6: as float32 in big-endian order is, which has the size of float32."""
+    logits = logits_for(labels, num_outputs=12)
+    scores = score_folder(*written_as(tmp_path, logits, labels, ">f4"))
+    assert "hardly are a network's outputs" in scores.warnings()[-1]
+    for dtype in ELEMENT_TYPES:
+        arguments = written_as(tmp_path / dtype, logits, labels, dtype)
+        assert score_folder(*arguments).warnings() == []
 
 
 def test_an_element_type_that_cannot_be_told_is_asked_for(tmp_path, run_script):
