@@ -77,7 +77,10 @@ def _precision(args: argparse.Namespace, recipe: Recipe) -> Finding:
             raise ValueError(f"--pictures {args.pictures}: {one_line(error)}") from None
         return Finding("precision", "not looked at", NOTE, one_line(error))
     if excess:
-        advice = "infinite in float16: --precision_mode origin computes as the model does"
+        advice = (
+            "it becomes infinite: take --precision_mode origin, or show with --pictures that true "
+            "pictures stay below"
+        )
         return Finding("precision", excess, PROBLEM, advice)
     source = args.pictures or "made-up pictures; --pictures DIR takes true ones"
     return Finding("precision", f"within it for {source}")

@@ -59,6 +59,11 @@ class AskedRecipe:
         if self.crop_share is not None:
             changes["resize"] = int(found.crop / self.crop_share)
         recipe = Recipe.from_json(found.as_json() | changes, where="the recipe's options")
+        if recipe.resize < recipe.crop:
+            raise ValueError(
+                f"the short side of {recipe.resize} pixels is below the crop's {recipe.crop}, and "
+                "a black border would be added: give --resize the crop's size or more"
+            )
         if any(abs(mean) > _MAX_MEAN for mean in recipe.mean or ()):
             raise ValueError(
                 f"mean {' '.join(f'{mean:g}' for mean in recipe.mean or ())}: of pixels in 0..1; "

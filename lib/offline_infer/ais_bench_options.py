@@ -27,9 +27,14 @@ def shapes(text: str) -> Shapes:
     found = {}
     for part in text.split(";"):
         name, _, sizes = part.rpartition(":")
-        if not name or not _SHAPE.fullmatch(sizes) or sizes.count(",") >= _MAX_DIMS:
+        if (
+            name in found
+            or not name
+            or not _SHAPE.fullmatch(sizes)
+            or sizes.count(",") >= _MAX_DIMS
+        ):
             raise argparse.ArgumentTypeError(
-                f"{part!r} is not of the form NAME:N,C,H,W, such as image:16,3,224,224"
+                f"{part!r} is not of the form NAME:N,C,H,W for each input, such as image:16,3,224,224"
             )
         found[name] = tuple(map(int, sizes.split(",")))
     return found

@@ -151,6 +151,7 @@ def test_another_networks_pictures_are_torchvisions(tmp_path, run_script, interp
         (("--mean", 123.675, 116.28, 103.53), "mean 123.675 116.28 103.53: of pixels in 0..1"),
         (("--std", 0, 1, 1), "must be above 0"),
         (("--resize", 0), "resize is 0"),
+        (("--resize", 223), "below the crop's 224"),
         (("--crop_share", 1.5), "--crop_share 1.5"),
         (("--crop_share", 0.9, "--resize", 9), "not allowed with"),
         (("--interpolation", "box"), "'box'"),

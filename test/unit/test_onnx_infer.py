@@ -194,6 +194,7 @@ def test_shapes_give_the_batch(options, infer, tmp_path):
         (["--dymShape", "5,3,8,8"], ["'5,3,8,8' is not of the form NAME:N,C,H,W"]),
         (["--dymDims", "image:0,3,8,8"], ["image:16,3,224,224"]),
         (["--dymDims", "image:" + "1," * 5000 + "1"], ["--dymDims"]),
+        (["--dymShape", "image:5,3,8,8;image:4,3,8,8"], ["once for each input"]),
         (["--dymHW", "9,8", "--dymBatch", "5"], ["9 x 8 is asked for"]),
         (["--dymHW", "8"], ["'8' is not of the form H,W"]),
         (["--dymShape", "image:5,3,8,8", "--dymBatch", "4"], ["several batches: 4, 5"]),
