@@ -27,14 +27,11 @@ def shapes(text: str) -> Shapes:
     found = {}
     for part in text.split(";"):
         name, _, sizes = part.rpartition(":")
-        if (
-            name in found
-            or not name
-            or not _SHAPE.fullmatch(sizes)
-            or sizes.count(",") >= _MAX_DIMS
-        ):
+        is_shape = _SHAPE.fullmatch(sizes) and sizes.count(",") < _MAX_DIMS
+        if not is_shape or not name or name in found:
             raise argparse.ArgumentTypeError(
-                f"{part!r} is not of the form NAME:N,C,H,W for each input, such as image:16,3,224,224"
+                f"{part!r} is not of the form NAME:N,C,H,W, once for each input, such as "
+                "image:16,3,224,224"
             )
         found[name] = tuple(map(int, sizes.split(",")))
     return found
