@@ -46,7 +46,7 @@ def test_the_folder_it_leaves_has_all_that_is_promised(scratch_run: Path) -> Non
 def test_it_begins_with_what_the_folder_holds(scratch_run: Path) -> None:
     lines = (scratch_run / "said.txt").read_text().splitlines()
     assert lines[0] == "your pictures: 3 classes, 21 to train on, 6 to validate with"
-    assert lines[1] == "pictures to train on a class: 6 (c2) to 8 (c1), 7 in the middle"
+    assert lines[1] == "pictures to train on a class: 6 ('c2') to 8 ('c1'), 7 in the middle"
 
 
 def test_weights_of_other_classes_get_a_new_head_and_tell_their_network(
@@ -143,7 +143,7 @@ def test_one_bad_file_does_not_end_a_small_run(
     words = (*SMALL, "--pretrained", "none", "--out", tmp_path / "run")
     done = run_script(SCRIPT, tmp_path / "data", *words)
     assert done.returncode == 0, done.stderr
-    assert f"[Warning] 1 files cannot be opened and will be left out: {bad}" in done.stdout
+    assert f"[Warning] 1 files cannot be opened and will be left out: '{bad}'" in done.stdout
     assert str(bad) in (tmp_path / "run" / "bad_images.tsv").read_text()
 
 

@@ -300,7 +300,10 @@ def test_all_of_it_together_is_the_same_on_two_processes_and_the_last_line_stays
     [
         (("--real", "absent.json"), "no such file of ReaL labels: absent.json"),
         (("--class_map", "absent.txt"), "no such class map: absent.txt"),
-        (("--class_map", "numbers"), "class folders have names that are no numbers: c0, c1, c2"),
+        (
+            ("--class_map", "numbers"),
+            "class folders have names that are no numbers: 'c0', 'c1', 'c2'",
+        ),
         (("--train_classes", "absent"), "no such folder or list of class names: absent"),
         (("--predictions", "."), "directory"),
         (("TEST.IMAGE_SIZE", "100"), "TEST.IMAGE_SIZE: 100 must be a multiple of 32"),
