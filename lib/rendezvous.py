@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
 
 from lib.readable import duration, readable
 
-_ANSWER_S = 30.0  # in which a place that is there answers
+_ANSWER_S = 10.0  # in which a place that is there answers
+_NO_PLACE = "machines cannot meet at {}: {} ({})"
 _KEY = "hrnet/machine_{}"
 _MEANING = (
     "--nproc counts machines, --dn is the number of this one and --addr the address of machine 0; "
@@ -47,17 +49,19 @@ def meet(place: Place, patience: Patience | None = None) -> object:
     cannot meet at the place, TimeoutError after half an hour.
     """
     waiting = _Waiting(place, patience or Patience())
-    if place.machine_rank > 0:
-        while reason := _unreachable(place):
-            waiting.say(f"machine 0 at {place} ({reason})")
-    store = _open(place)
+    held = _listen(place) if place.machine_rank == 0 else None
+    while reason := _unreachable(place):
+        if held is not None:
+            raise ValueError(_NO_PLACE.format(place, "is --addr an address of machine 0?", reason))
+        waiting.say(f"machine 0 at {place} ({reason})")
+    store = _join(place)
     store.set(_KEY.format(place.machine_rank), "here")
     while missing := [n for n in range(place.num_machines) if not store.check([_KEY.format(n)])]:
         names = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
         waiting.say(f"machine{'s' if len(missing) > 1 else ''} {names} to come to {place}")
     if waiting.has_said:
         print(f"all {place.num_machines} machines are there", flush=True)
-    return store
+    return held, store
 
 
 class _Waiting:
@@ -96,28 +100,49 @@ def _unreachable(place: Place) -> str:
     return ""
 
 
-def _open(place: Place) -> TCPStore:  # type: ignore[name-defined]  # noqa: F821  loads torch
-    """Return the store at the place. Machine 0 makes it, where torchrun's own finds it again."""
+def _listen(place: Place) -> TCPStore:  # type: ignore[name-defined]  # noqa: F821  loads torch
+    """Make the store at the place; torchrun's own, at the same port, is this one."""
+    try:
+        return _store("localhost", place.port, is_master=True)
+    except RuntimeError as error:
+        advice = "is the port free? otherwise give all machines another --port"
+        raise ValueError(_NO_PLACE.format(place, advice, _first_line(error))) from None
+
+
+def _join(place: Place) -> TCPStore:  # type: ignore[name-defined]  # noqa: F821
+    """Return machine 0's store. Another service may answer there, or take what it gets and wait."""
+    outcome: list[object] = ["no answer"]
+
+    def connect() -> None:
+        try:
+            outcome[0] = _store(place.address, place.port, is_master=False)
+        except RuntimeError as error:
+            outcome[0] = _first_line(error)
+
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(2 * _ANSWER_S)
+    if isinstance(outcome[0], str):
+        advice = "something else answers there: give all machines another --port"
+        raise ValueError(_NO_PLACE.format(place, advice, outcome[0]))
+    return outcome[0]
+
+
+def _store(address: str, port: int, *, is_master: bool) -> TCPStore:  # type: ignore[name-defined]  # noqa: F821
     from torch.distributed import TCPStore
 
-    try:
-        return TCPStore(
-            place.address,
-            place.port,
-            is_master=place.machine_rank == 0,
-            timeout=timedelta(seconds=_ANSWER_S),
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
-    except RuntimeError as error:
-        reason = readable(str(error).partition("\n")[0])
-        if "EADDRINUSE" in reason:
-            advice = "the port is taken: give all machines another --port"
-        elif place.machine_rank == 0:
-            advice = "is --addr an address of this machine?"
-        else:
-            advice = "something else answers there: give all machines another --port"
-        raise ValueError(f"machines cannot meet at {place}: {advice} ({reason})") from None
+    return TCPStore(
+        address,
+        port,
+        is_master=is_master,
+        timeout=timedelta(seconds=_ANSWER_S),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+
+
+def _first_line(error: RuntimeError) -> str:
+    return readable(str(error).partition("\n")[0])
 
 
 def _own_remark(place: Place) -> str:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from lib import rendezvous
 from lib.rendezvous import Patience, Place, meet
 
 SOON = Patience(say_every_s=0.05, give_up_s=0.3, look_every_s=0.02)
@@ -64,8 +65,24 @@ def test_a_place_where_machines_cannot_meet_is_named(port):
     with socket.socket() as other:
         other.bind(("", port))
         other.listen()
-        with pytest.raises(ValueError, match=f"cannot meet at 127.0.0.1:{port}: the port is taken"):
+        with pytest.raises(ValueError, match=f"cannot meet at 127.0.0.1:{port}: is the port free"):
             meet(Place(0, 2, "127.0.0.1", port), AT_ONCE)
+
+
+def test_an_address_of_another_machine_is_no_place_for_machine_0(port):
+    """Fault M6: it waited for its own answer."""
+    with pytest.raises(ValueError, match="cannot meet at no.such.host.invalid:.*: is --addr an ad"):
+        meet(Place(0, 2, "no.such.host.invalid", port), AT_ONCE)
+
+
+def test_a_service_that_is_no_machine_0_is_not_waited_for(port, monkeypatch):
+    """Fault M6: torch waits for its answer without end."""
+    monkeypatch.setattr(rendezvous, "_ANSWER_S", 0.1)
+    with socket.socket() as other:
+        other.bind(("", port))
+        other.listen()
+        with pytest.raises(ValueError, match=r"something else answers there: .* \(no answer\)"):
+            meet(Place(1, 2, "127.0.0.1", port), AT_ONCE)
 
 
 @pytest.mark.parametrize("address", ["no.such.host.invalid", "a" * 70 + ".b", "\x1b[31m"])
