@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
-import yaml
 
 from lib.checked import COUNT, checked
+from lib.config import read_yaml
 from lib.device import rng_state, set_rng_state
 from lib.files import write_atomically
 from lib.readable import readable
@@ -185,9 +185,9 @@ def saved_config(state: TrainingState, path: Path | None) -> dict[str, dict]:
     """
     where = f"{readable(str(path))}: config"
     try:
-        content = yaml.safe_load(state["config"])
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{where} is no yaml ({' '.join(str(error).split())[:80]})") from None
+        content = read_yaml(state["config"])
+    except ValueError as error:
+        raise ValueError(f"{where} is no yaml ({error})") from None
     return checked(content, _CONFIG_FORM, where=where)
 
 

@@ -25,6 +25,7 @@ _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
 _SECRETS = re.compile(r"(?<=://)[^/@\s]*@|(?<=\?)\S+")  # of an address: password, signature
 RUN_FOLDER = "OUTPUT_DIR/<DATASET.DATASET>/<yaml's name>"
+_KEY_AND_VALUE = re.compile(r"[A-Z]+(\.[A-Z_]+)+=")
 _DATA = "folder with train/ and val/"
 
 
@@ -175,7 +176,8 @@ def _positional(args: argparse.Namespace) -> tuple[str | None, list[str]]:
     """
     words = [] if args.data_path is None else [args.data_path, *args.overrides]
     if args.data_option is None:
-        is_path = len(words) % 2 == 1 or _looks_like_a_path(*words[:1])
+        is_odd = len(words) % 2 == 1 and not _KEY_AND_VALUE.match(words[0])
+        is_path = is_odd or _looks_like_a_path(*words[:1])
         return (words[0], words[1:]) if words and is_path else (None, words)
     if len(words) % 2 and _looks_like_a_path(words[0]):
         raise ValueError(

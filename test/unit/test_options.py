@@ -166,6 +166,12 @@ def test_a_data_path_is_given_once(request_of, tmp_path):
         request_of(train, tmp_path, "--data_path", tmp_path)
 
 
+def test_a_key_with_its_value_is_no_data_path(request_of):
+    """Fault R6: it was looked for as a folder."""
+    with pytest.raises(ValueError, match="key and value are two words: TRAIN.LR 0.1"):
+        request_of(train, "TRAIN.LR=0.1")
+
+
 def test_the_help_of_finetune_says_both_layouts(monkeypatch, capsys):
     """Fault M5: it spoke of train/ and val/ alone."""
     monkeypatch.setattr(sys, "argv", ["finetune.py", "--help"])
