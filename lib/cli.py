@@ -285,7 +285,7 @@ def run_script(main: Callable[[], int]) -> NoReturn:
     err = _Shown(sys.stderr, "standard error", keep="\n\t\r")  # a progress bar begins its line anew
     with redirect_stdout(out), redirect_stderr(err), _ctrl_c_noted() as interrupts:  # type: ignore[type-var]
         try:
-            exit_code = main()
+            exit_code = _exit_code_of(main)
             out.finish()
         except SystemExit:
             raise
@@ -299,6 +299,16 @@ def run_script(main: Callable[[], int]) -> NoReturn:
         finally:
             out.release()
     sys.exit(exit_code)
+
+
+def _exit_code_of(main: Callable[[], int]) -> int:
+    """Call a script's `main`; `--help` leaves it by an exit that went well."""
+    try:
+        return main()
+    except SystemExit as leaving:
+        if leaving.code:
+            raise
+        return EXIT_OK
 
 
 def _leave_after(error: BaseException, *, is_of_output: bool) -> None:

@@ -201,6 +201,7 @@ def test_a_line_stays_one_whatever_the_names_in_it_hold(capsys):
         (lambda: print("a result"), 1),  # told when it is flushed, at the end
         (lambda: print("a result", flush=True), 1),
         (lambda: Console(enabled=True).say("a line"), 1),
+        (lambda: ArgumentParser("A program.").parse_args(["--help"]), 1),
         (lambda: fail("no such file", 2), 2),
         (lambda: None, 0),
     ],

@@ -443,7 +443,7 @@ def test_convert_takes_a_network_without_a_name_from_its_yaml(
         (["get", "hrnet_w18.tim"], "the nearest are hrnet_w18.timm"),
         (["inspect", "there/is/none.pth"], "no such weight file: there/is/none.pth"),
         (["get", "http://127.0.0.1:1/w.pth#x y"], "is no address to download from"),
-        (["convert", "a.pth", "b.txt"], "b.txt: the name must end in .pth, .pth.tar or"),
+        (["convert", "a.pth", "b.txt"], "'b.txt': the name must end in .pth, .pth.tar or"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(
