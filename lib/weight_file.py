@@ -15,7 +15,7 @@ from lib.readable import readable
 from lib.weights import converted, find_weights, local_weights, read_pdparams
 from lib.weights.facts import NO_FACTS, facts_text_in, read_facts
 from lib.weights.forms import is_plain_pickle
-from lib.weights.stand_ins import NumpyArray
+from lib.weights.numpy_stand_ins import NumpyArray
 from lib.weights.statements import read_statements
 from lib.weights.torch_file import Content, read_torch_file
 from lib.weights.unwrap import unwrap
@@ -97,12 +97,8 @@ def _num_outputs(weights: Mapping[str, torch.Tensor]) -> int | None:
 
 def _as_weight(name: object, value: object) -> torch.Tensor | None:
     """Return what a name stands for where it is a weight."""
-    if (
-        isinstance(value, NumpyArray)
-        and value.array is not None
-        and value.array.dtype.kind in "fiub"
-    ):
-        value = torch.from_numpy(value.array.copy())
+    if isinstance(value, NumpyArray) and value.numbers is not None:
+        value = torch.from_numpy(value.numbers)
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
         return None
     is_counter = name.rpartition(".")[2] == _NUM_AVERAGED and value.dim() == 0

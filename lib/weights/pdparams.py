@@ -14,6 +14,9 @@ from typing import IO
 
 import numpy as np
 
+from lib.readable import readable
+from lib.weights.numpy_stand_ins import NumpyArray, NumpyType, numpy_array
+
 _MAX_REASON = 120
 
 
@@ -24,13 +27,12 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_RECONSTRUCT = np.zeros(0).__reduce__()[0]
 _ALLOWED: Mapping[tuple[str, str], Callable[..., object]] = MappingProxyType(
     {
-        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,  # type: ignore[dict-item]
-        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,  # type: ignore[dict-item]
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): numpy_array,
+        ("numpy._core.multiarray", "_reconstruct"): numpy_array,
+        ("numpy", "ndarray"): NumpyArray,
+        ("numpy", "dtype"): NumpyType,
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): _latin1,
     }
@@ -54,21 +56,22 @@ def read_pdparams(path: Path) -> dict[str, np.ndarray]:
     Raises ValueError where the file is damaged, holds no mapping of arrays, or would call anything
     but what makes arrays.
     """
+    shown = readable(str(path))
     with open(path, "rb") as file:
         try:
             content = _ArraysOnly(file).load()
         except pickle.UnpicklingError as error:
             raise ValueError(
-                f"{path} holds more than arrays and is not opened, since that could run foreign "
-                f"code, or is damaged ({str(error)[:_MAX_REASON]})"
+                f"{shown} holds more than arrays and is not opened, since that could run foreign "
+                f"code, or is damaged ({readable(str(error))[:_MAX_REASON]})"
             ) from None
         except Exception as error:  # damaged pickles raise whatever their bytes lead to
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ValueError(f"{path} is damaged ({reason[:_MAX_REASON]})") from None
+            reason = readable(" ".join(f"{type(error).__name__}: {error}".split()))
+            raise ValueError(f"{shown} is damaged ({reason[:_MAX_REASON]})") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a mapping of arrays")
+        raise ValueError(f"{shown} holds a {type(content).__name__}, not a mapping of arrays")
     return {
-        str(name): value
+        str(name): value.numbers
         for name, value in content.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        if isinstance(value, NumpyArray) and value.numbers is not None
     }

@@ -8,30 +8,13 @@ that it belongs to is imported. What isn't listed is never called.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
-import numpy as np
 import torch
 
-_NUMPY_KINDS = re.compile(r"[biufSU]\d{1,9}")  # numbers and texts, no objects
-
-
-class Inert:
-    """An object of another project: its arguments and attributes, without what it does."""
-
-    arguments: tuple[object, ...]
-
-    def __new__(cls, *arguments: object) -> Inert:
-        made = super().__new__(cls)
-        made.arguments = arguments
-        return made
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, Mapping):
-            vars(self).update({name: value for name, value in state.items() if type(name) is str})
+from lib.weights.numpy_stand_ins import Inert, NumpyArray, NumpyType, numpy_array, numpy_number
 
 
 class _Mapping:
@@ -47,46 +30,6 @@ class _Text:
 
     def __new__(cls, *parts: object) -> str:  # type: ignore[misc]
         return str(PurePosixPath(*map(str, parts))) if len(parts) > 1 else "".join(map(str, parts))
-
-
-class _NumpyType:
-    """Stands for numpy.dtype."""
-
-    def __init__(self, kind: object = "", *_: object) -> None:
-        self._kind, self._byte_order = str(kind), "="
-
-    def __setstate__(self, state: tuple[object, ...]) -> None:
-        self._byte_order = str(state[1])
-
-    def real(self) -> np.dtype | None:
-        """Return the type, where it is one of numbers or texts."""
-        if not _NUMPY_KINDS.fullmatch(self._kind) or self._byte_order not in ("<", ">", "=", "|"):
-            return None
-        return np.dtype(self._byte_order + self._kind)
-
-
-class NumpyArray:
-    """Stands for numpy.ndarray."""
-
-    array: np.ndarray | None = None  # where it is of numbers or texts
-
-    def __setstate__(self, state: tuple[object, tuple[int, ...], object, object, object]) -> None:
-        _, shape, kind, is_fortran, data = state
-        real = kind.real() if isinstance(kind, _NumpyType) else None
-        if real is not None and isinstance(data, bytes):
-            self.array = np.ndarray(shape, real, data, order="F" if is_fortran else "C")
-
-
-def _array(*_: object) -> NumpyArray:
-    return NumpyArray()
-
-
-def _numpy_number(kind: object, data: object) -> object:
-    """Return one number or text of numpy's as Python's own."""
-    real = kind.real() if isinstance(kind, _NumpyType) else None
-    if real is None or not isinstance(data, bytes):
-        return Inert(kind, data)
-    return np.ndarray((), real, data).item()
 
 
 def _items(*arguments: object) -> list[object]:
@@ -161,10 +104,10 @@ _STAND_INS: Mapping[Callable[..., object], str] = {
     frozenset: "builtins.frozenset",
     _items: "collections.deque",
     _attribute: "builtins.getattr",
-    _NumpyType: "numpy.dtype",
+    NumpyType: "numpy.dtype",
     NumpyArray: "numpy.ndarray",
-    _array: "numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct",
-    _numpy_number: "numpy.core.multiarray.scalar numpy._core.multiarray.scalar",
+    numpy_array: "numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct",
+    numpy_number: "numpy.core.multiarray.scalar numpy._core.multiarray.scalar",
     _npu_tensor: "torch_npu.utils.storage._rebuild_npu_tensor",
 }
 # As torch.serialization.safe_globals takes them.

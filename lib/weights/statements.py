@@ -14,7 +14,7 @@ from lib.readable import readable
 from lib.recipe import Recipe
 from lib.run_folder import CLASSES
 from lib.weights.facts import CLASS_NAMES, RECIPE
-from lib.weights.stand_ins import Inert, NumpyArray
+from lib.weights.numpy_stand_ins import Inert, NumpyArray
 
 HUB_CONFIG = "config.json"  # beside a file of the Hugging Face hub
 # Entries that hold class names by their number, or numbers by their name, in any of both forms.

@@ -21,7 +21,8 @@ from lib.weights.forms import PICKLE, SAFETENSORS, ZIP, is_safetensors
 from lib.weights.stand_ins import STAND_INS
 
 _UNKNOWN = re.compile(r"GLOBAL (\S+)")  # in torch's words on a name that it does not know
-_REASON = re.compile(r"WeightsUnpickler error: ([^\n]+)")
+_REASON = re.compile(r"WeightsUnpickler error:\s*([^\n]+)")
+_NOT_PLAIN = "Unsupported operand"  # torch reads pickles of its own protocol alone
 _MAX_SHOWN = 120
 _BEGINNING, _POINTER = 32, b"version https://git-lfs"
 _WAY_OUT = "in the program that wrote it, save its state_dict alone with torch.save"
@@ -96,8 +97,9 @@ def _load(path: Path, shown: str) -> object:
         raise ValueError(f"{shown} {_refused(str(error))}") from None
     except Exception as error:  # damaged files raise whatever their bytes lead to
         line = _line(error)
-        fault = next((fault for words, fault in _FAULTS if words in line), _DAMAGED)
-        raise ValueError(f"{shown} {fault} ({line or type(error).__name__})") from None
+        unread = f"{_DAMAGED} ({line or type(error).__name__})"
+        fault = next((fault for words, fault in _FAULTS if words in line), unread)
+        raise ValueError(f"{shown} {fault}") from None
 
 
 def _torch_load(path: Path) -> object:
@@ -124,6 +126,11 @@ def _refused(message: str) -> str:
             f"opened, since that could run foreign code: {_WAY_OUT}"
         )
     reason = _REASON.search(message)
+    if reason and reason[1].startswith(_NOT_PLAIN):
+        return (
+            "is damaged, or was saved with another pickle_protocol than torch.save's own: in the "
+            "program that wrote it, leave that argument out"
+        )
     return f"{_DAMAGED} ({_line(reason[1] if reason else message)}); if it is whole: {_WAY_OUT}"
 
 

@@ -293,6 +293,19 @@ def test_a_file_that_is_empty_or_a_pointer_says_so(tmp_path: Path) -> None:
     assert "is a Git LFS pointer" in refused(tmp_path / "x.pth")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_other_forms_of_networks_are_refused_by_name(weights: Weights, tmp_path: Path) -> None:
+    """Fault C2: each with what to do."""
+    torch.save(weights, tmp_path / "x.pth", pickle_protocol=4)
+    assert "another pickle_protocol than torch.save's own" in refused(tmp_path / "x.pth")
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "x.pth"))
+    assert "x.pth is a TorchScript program, not a file of weights: in" in refused(
+        tmp_path / "x.pth"
+    )
+    saved({"model": torch.nn.Linear(1, 1)}, tmp_path / "x.pth")
+    assert "plain weights, torch.nn.modules.linear.Linear, and is" in refused(tmp_path / "x.pth")
+
+
 def test_damaged_files_are_refused_in_one_line(weights: Weights, tmp_path: Path) -> None:
     """Fault R6: cut short, with bytes flipped, or of another kind."""
     path = saved({"state_dict": weights}, tmp_path / "x.pth")
@@ -487,10 +500,14 @@ def test_nothing_is_reached_through_what_is_allowed(weights: Weights, tmp_path: 
 def test_arrays_of_numpy_are_weights_too(weights: Weights, tmp_path: Path) -> None:
     """Fault C2."""
     arrays = {name: value.numpy() for name, value in weights.items()}
+    arrays["bn1.weight"] = arrays["bn1.weight"].astype(">f4")
+    arrays["classifier.weight"] = np.asfortranarray(arrays["classifier.weight"])
     assert_same(read_weights(saved(arrays, tmp_path / "x.pth")).weights, weights)
     (tmp_path / "y.pth").write_bytes(pickle.dumps(arrays, protocol=2))
-    read = read_weights(tmp_path / "y.pth").weights
-    assert torch.equal(read["conv1.weight"], weights["conv1.weight"])
+    assert_same(read_weights(tmp_path / "y.pth").weights, weights)
+    arrays["bn1.weight"] = arrays["bn1.weight"].astype(np.longdouble)
+    read = read_weights(saved(arrays, tmp_path / "x.pth")).weights
+    assert read.keys() == weights.keys() - {"bn1.weight"}
 
 
 # --- tensors that torch_npu saved
