@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from lib import device as devices
@@ -19,6 +18,7 @@ from lib.data import (
     LoaderOptions,
     Normalize,
     SetAside,
+    WatchedLoader,
     choose_decoder,
     eval_loader,
     has_fast_decoder,
@@ -110,7 +110,7 @@ def place(network: nn.Module, device: torch.device, memory_format: str = "auto")
 
 def build_train_loader(
     config: CfgNode, images: ImageList, processes: Processes, *, seed: int, decoder: str
-) -> DataLoader:
+) -> WatchedLoader:
     """Return this rank's shuffled, augmented batches, decoded as `agree_on_decoder` says.
 
     Raises ValueError for augmentations of torchvision's where that is not installed.
@@ -162,7 +162,7 @@ def input_lines(config: CfgNode) -> list[str]:
 
 def build_eval_loader(
     config: CfgNode, images: ImageList, processes: Processes, recipe: Recipe
-) -> DataLoader:
+) -> WatchedLoader:
     """Return this rank's exact share of the images to evaluate, in fixed order."""
     options = _options(config, processes)(batch_size=config.TEST.BATCH_SIZE_PER_GPU)
     return eval_loader(images, options, recipe)

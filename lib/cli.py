@@ -330,6 +330,8 @@ def _leave_after(error: BaseException, *, is_of_output: bool) -> None:
     if isinstance(error, OSError):  # a path that is not there, not ours, of another kind, too long
         named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         is_on_the_way = error.errno in _DISK_FULL or is_of_output
+        if error.errno in _DISK_FULL and not error.filename:  # a semaphore, or an open file
+            named += ": a disk is full, or /dev/shm (docker run --shm-size=8g)"
         fail(named, EXIT_PARTLY_FAILED if is_on_the_way else EXIT_USER_ERROR)
 
 

@@ -153,7 +153,7 @@ class StopRequest:
     def __init__(self, processes: Processes, clock: Callable[[], float], *, saves: bool = True):
         self._group = processes.control_group
         self._is_main, self._saves = processes.ranks.is_main, saves
-        self._is_waiting = False
+        self._is_waiting, self._pid = False, os.getpid()
         self._clock = clock
         self._signal = 0
         self._first_at_s = 0.0
@@ -214,6 +214,8 @@ class StopRequest:
         self._signal = GIVE_UP
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a loading process, not yet set up: its parent's affair
+            return
         # torchrun passes a Ctrl-C on that the terminal has sent already; only a later one insists.
         now_s = self._clock()
         if self._signal == signal.SIGINT == number and now_s - self._first_at_s > _SECOND_SIGNAL_S:

@@ -27,7 +27,10 @@ OUT_OF_PROCESSES = (
     "no further process or thread can be started: take fewer --workers, or raise the limit "
     "(ulimit -u)"
 )
-WITHOUT_COMPILER = (
+_ANOTHER_ENDED = (
+    "another process of this run has ended, and this one with it: the first to end says why"
+)
+_WITHOUT_COMPILER = (
     "TRAIN.COMPILE needs a C++ compiler, and on cuda Triton: install them (apt-get install g++, "
     "pip install triton; the variables CXX and CC name another compiler), or leave TRAIN.COMPILE "
     "at no"
@@ -37,8 +40,9 @@ _KINDS = (
     (
         r"No working C\+\+ compiler|InvalidCxxCompiler|Failed to find C compiler|TritonMissing"
         r"|working triton",
-        WITHOUT_COMPILER,
+        _WITHOUT_COMPILER,
     ),
+    (r"gloo/transport|ncclRemoteError|remote process exited", _ANOTHER_ENDED),
     (r"Too many open files|received \d+ items of ancdata", OUT_OF_OPEN_FILES),
     (
         r"</?torch_\d|shared memory\(shm\)|shared memory object|insufficient shared memory"

@@ -17,7 +17,7 @@ from lib.data.normalize import Normalize
 from lib.data.samplers import EvalBatches, TrainBatches
 from lib.data.sources import read_train_val, read_val
 from lib.data.splitting import SetAside, names_below
-from lib.data.watching import LoadingFailed
+from lib.data.watching import LoadingFailed, WatchedLoader
 
 __all__ = [
     "BadImage",
@@ -31,6 +31,7 @@ __all__ = [
     "Normalize",
     "SetAside",
     "TrainBatches",
+    "WatchedLoader",
     "choose_decoder",
     "eval_loader",
     "has_fast_decoder",

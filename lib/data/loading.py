@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from lib.data.augmenting import NO_EXTRAS, Extras
 from lib.data.bad_images import BadImage, describe_failure
@@ -223,7 +223,7 @@ def train_loader(
     hflip: float,
     decoder: str = PILLOW,
     extras: Extras = NO_EXTRAS,
-) -> DataLoader[Sample]:
+) -> WatchedLoader:
     """Shuffled, augmented batches; its `batch_sampler` is the `TrainBatches` to set the epoch on.
 
     Args:
@@ -258,7 +258,7 @@ def train_loader(
     return _loader(dataset, batches, options)
 
 
-def eval_loader(images: ImageList, options: LoaderOptions, recipe: Recipe) -> DataLoader[Sample]:
+def eval_loader(images: ImageList, options: LoaderOptions, recipe: Recipe) -> WatchedLoader:
     """This rank's exact share of the pictures in fixed order; `batch_sampler` is `EvalBatches`.
 
     Args:
@@ -305,7 +305,7 @@ def num_workers(setting: int, num_cards: int) -> int:
 
 def _loader(
     dataset: TrainImages | EvalImages, batches: TrainBatches | EvalBatches, options: LoaderOptions
-) -> DataLoader[Sample]:
+) -> WatchedLoader:
     return WatchedLoader(
         dataset,
         batch_sampler=batches,

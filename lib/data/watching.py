@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,11 +62,11 @@ class WatchedLoader(DataLoader):
             try:
                 with self._watched():
                     batch = next(iterator, None)
-            except LoadingFailed:
-                self._end_workers()
-                raise
             except (RuntimeError, OSError, MemoryError) as error:
                 self._fail(error)
+            except BaseException:  # a stop too
+                self.end_workers()
+                raise
             if batch is None:
                 return
             yield batch
@@ -76,15 +77,24 @@ class WatchedLoader(DataLoader):
             return super().__iter__()
         _allow_open_files()
         others, handler = multiprocessing.active_children(), signal.getsignal(signal.SIGCHLD)
+        failure: Exception | None = None
         try:
-            return super().__iter__()
-        except (OSError, RuntimeError, MemoryError) as error:  # a fork that failed
-            self._fail(error)
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGCHLD, handler)
-            started = multiprocessing.active_children()
-            self._workers = tuple(worker for worker in started if worker not in others)
+            iterator = super().__iter__()
+        except (OSError, RuntimeError, MemoryError) as error:
+            failure = error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler)
+        started = multiprocessing.active_children()
+        self._workers = tuple(worker for worker in started if worker not in others)
+        if failure is None:
+            return iterator
+        self.end_workers()
+        _free(failure)
+        is_of_semaphores = getattr(failure, "errno", None) == errno.ENOSPC
+        said = OUT_OF_SHARED_MEMORY if is_of_semaphores else shortage(failure)
+        if said is None:
+            raise failure
+        raise LoadingFailed(said)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -117,8 +127,8 @@ class WatchedLoader(DataLoader):
             if worker.exitcode is not None:
                 raise LoadingFailed(why_ended(worker.exitcode))
 
-    def _end_workers(self) -> None:
-        """End them at once: one that is stuck would be waited for."""
+    def end_workers(self) -> None:
+        """End them at once, for good: one that is stuck would be waited for at the exit."""
         for worker in self._workers:
             worker.kill()
 
@@ -130,8 +140,17 @@ class WatchedLoader(DataLoader):
             said = f"a loading process ended ({error}), most often because {OUT_OF_MEMORY}"
         if said is None:
             raise error
-        self._end_workers()
+        self.end_workers()
         raise LoadingFailed(said) from None
+
+
+def _free(error: Exception) -> None:
+    """Free torch's half-built iterator, whose destructor complains on stderr."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        error.__traceback__ = None
+    finally:
+        sys.unraisablehook = hook
 
 
 def why_ended(exit_code: int) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from lib import device as devices
@@ -25,7 +24,7 @@ from lib.assembly import (
 )
 from lib.checkpoint import Position, put_back, restore_rng_states
 from lib.config import eval_recipe, unused_settings
-from lib.data import ImageList, TrainBatches
+from lib.data import ImageList, TrainBatches, WatchedLoader
 from lib.distributed import Processes
 from lib.ema import AveragedWeights
 from lib.log import EpochStats
@@ -77,8 +76,8 @@ class Parts:
     average: AveragedWeights | None  # of the network's weights
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    loader: DataLoader
-    val_loader: DataLoader
+    loader: WatchedLoader
+    val_loader: WatchedLoader
     computing: Computing
     objective: Objective
     start: Start

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from lib import checkpoint, log, run_folder
 from lib.assembly import eval_view
 from lib.cli import PartlyFailed, Stopped
-from lib.data import BadImageLedger, EvalBatches, ImageList, LoadingFailed
+from lib.data import EvalBatches, LoadingFailed
 from lib.distributed import GIVE_UP, Processes, StopRequest, WaitInterrupted
 from lib.engine import BadImages, StepRange, TrainHooks, evaluate, train_one_epoch
 from lib.log import EpochStats, EvalStats
@@ -23,7 +23,7 @@ from lib.metrics import Metrics
 from lib.trainer.parts import build_parts, restored_progress
 from lib.trainer.profiling import Profiling
 from lib.trainer.reporter import Reporter
-from lib.trainer.shared_ledger import SharedLedger
+from lib.trainer.shared_ledger import shared_ledger
 from lib.trainer.starting import TrainRequest
 from lib.trainer.state import bare_weights, training_state
 
@@ -45,10 +45,14 @@ def train(config: CfgNode, request: TrainRequest, processes: Processes) -> None:
         stack.callback(run.close)
         stop = StopRequest(processes, time.monotonic, saves=not request.is_performance)
         run.open(stack.enter_context(stop))
-        if request.is_performance:
-            run.measure()
-        else:
-            run.train_and_evaluate()
+        try:
+            if request.is_performance:
+                run.measure()
+            else:
+                run.train_and_evaluate()
+        except BaseException:
+            run.end_loading()
+            raise
         run.finish(began_s=began_s)
 
 
@@ -70,27 +74,23 @@ class _Run:
         """Take over the run folder."""
         self._stop = stop
         self._reporter.open()
-        self._ledger = self._ledger_of("train", self._parts.images)
-        self._val_ledger = self._ledger_of("validate", self._parts.val_images)
-
-    def _ledger_of(self, use: str, images: ImageList) -> SharedLedger:
-        data, path = self._config.DATASET, self._reporter.ledger_path
-        return SharedLedger(
-            BadImageLedger(
-                path,
-                policy=data.BAD_IMAGES,
-                max_share=data.BAD_IMAGES_MAX_SHARE,
-                num_images=len(images),
-            ),
-            self._processes,
-            images,
-            said=f"images to {use} cannot be read and are left out; they are listed in {path}",
-            stop=self._stop,
+        build = partial(
+            shared_ledger,
+            self._config.DATASET,
+            self._reporter.ledger_path,
+            processes=self._processes,
+            stop=stop,
             console=self._reporter.console,
         )
+        self._ledger = build(self._parts.images, use="train")
+        self._val_ledger = build(self._parts.val_images, use="validate")
 
     def close(self) -> None:
         self._reporter.close()
+
+    def end_loading(self) -> None:
+        for loader in (self._parts.loader, self._parts.val_loader):
+            loader.end_workers()
 
     def measure(self) -> None:
         """Run the steps of a performance run: no evaluation, no weights."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from yacs.config import CfgNode
+
 from lib.data import BadImage, BadImageLedger, ImageList, lost_classes_remark
 from lib.distributed import Processes, StopRequest
 from lib.log import Console
@@ -52,3 +56,29 @@ class SharedLedger:
             self._console.say(f"[Warning] {self.num_bad} {self._said}")
             if remark := lost_classes_remark(self._images, self._ledger.bad_images):
                 self._console.say(remark)
+
+
+def shared_ledger(
+    data: CfgNode,  # the configuration's DATASET
+    path: Path | None,  # of the list of bad pictures, on rank 0
+    images: ImageList,
+    *,
+    use: str,  # train or validate
+    processes: Processes,
+    stop: StopRequest,
+    console: Console,
+) -> SharedLedger:
+    """Return the ledger of the pictures that a run trains on, or of those it validates with."""
+    return SharedLedger(
+        BadImageLedger(
+            path,
+            policy=data.BAD_IMAGES,
+            max_share=data.BAD_IMAGES_MAX_SHARE,
+            num_images=len(images),
+        ),
+        processes,
+        images,
+        said=f"images to {use} cannot be read and are left out; they are listed in {path}",
+        stop=stop,
+        console=console,
+    )

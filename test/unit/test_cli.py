@@ -149,6 +149,8 @@ def test_a_ctrl_c_during_the_imports_is_one_line(tmp_path):
                       "open files (24)"), "ulimit -n"),
         (OSError(errno.EMFILE, "Too many open files", "/x"), "ulimit -n"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("[/x/gloo/transport/tcp/pair.cc:561] Connection closed by peer"),
+         "another process"),
         (RuntimeError("InvalidCxxCompiler: No working C++ compiler found in cxx: (None, 'g++')"),
          "TRAIN.COMPILE"),
     ],

@@ -38,13 +38,17 @@ def test_the_speed_of_a_run_is_all_its_images_over_all_its_time() -> None:
     assert resumed.report == progress.report | {"train_accuracy_top1": 0.0}
 
 
-def test_weights_with_outputs_that_are_not_finite_never_take_a_sound_ones_place() -> None:
+def test_weights_with_outputs_that_are_not_finite_never_take_a_sound_ones_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Fault S8: until there are sound ones they stand in, however right the rest is."""
+    monkeypatch.setattr(run, "bare_weights", lambda parts, config: {})
     kept: list[int] = []
     progress = Progress(Metrics(), -1.0, {})
     fake = SimpleNamespace(
         _progress=progress,
-        _parts=SimpleNamespace(judged_network=SimpleNamespace(state_dict=dict)),
+        _parts=None,
+        _config=None,
         _keep_weights=lambda name, content: True,
         _reporter=SimpleNamespace(keep_predictions=lambda predictions, epoch: kept.append(epoch)),
     )
