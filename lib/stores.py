@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
+from lib.readable import readable
+
 _URL_STARTS = ("http://", "https://")
 _MAX_OPEN_FILES = 256
 _TIMEOUT_S = 60.0
@@ -79,7 +81,7 @@ class FolderStore:
             os.close(self._open.popitem()[1])
 
     def where(self, name: str) -> str:
-        return str(self._root / name)
+        return readable(str(self._root / name))
 
     def whole(self, name: str, *, most: int) -> bytes:
         path = self._root / name

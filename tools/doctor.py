@@ -13,7 +13,7 @@ import _init_paths
 from lib.cli import ArgumentParser, run_script, say
 from lib.doctor import as_json, as_text, exit_code, gather, judge, run_probe
 from lib.environment import read_cann_variables, read_environment
-from lib.files import write_atomically
+from lib.files import check_outputs, write_atomically
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,9 +37,11 @@ def main() -> int:
         read_environment()
     except ValueError as error:
         environment_error = str(error)
+    requirements = Path(_init_paths.ROOT) / "requirements.txt"
+    check_outputs({"--json": arguments.json}, (requirements,))
     facts = gather(
         read_cann_variables(),
-        requirements=Path(_init_paths.ROOT) / "requirements.txt",
+        requirements=requirements,
         folder=Path(),
         environment_error=environment_error,
     )

@@ -34,7 +34,8 @@ PICTURES = "pictures.npz"
 KIND, FORMAT = "packed pictures", 1
 _MAX_INDEX_BYTES, _MAX_TABLE_BYTES = 2**28, 2**32  # a million shards, a hundred million pictures
 FILE_FORM = {"name": str, "num_bytes": COUNT, "sha256": str, "num_images": COUNT}
-_PART = {"class_names": (None, [str]), "pictures": FILE_FORM, "shards": [FILE_FORM]}
+_PICTURES_FORM = {**FILE_FORM, "num_images": COUNT[1:]}
+_PART = {"class_names": (None, [str]), "pictures": _PICTURES_FORM, "shards": [FILE_FORM]}
 _INDEX = {
     "kind": KIND,
     "format": range(FORMAT, FORMAT + 1),

@@ -264,6 +264,8 @@ def set_at(content: object, place: tuple[str | int, ...], value: object) -> None
         (("parts", "val", "pictures", "name"), "/etc/passwd"),
         (("parts", "val", "pictures", "name"), "val/../../x"),
         (("parts", "val", "pictures", "num_images"), 10**12),
+        (("parts", "val", "pictures", "num_images"), 0),
+        (("parts", "val", "pictures", "name"), "a\n[Error] b"),
         (("recipe",), {}),
         (("recipe", "resize"), True),
     ],
