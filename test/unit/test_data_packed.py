@@ -278,10 +278,9 @@ def test_an_index_of_another_form_is_refused_in_one_line(
     set_at(index, place, value)
     shutil.copytree(packed, tmp_path / "out")
     (tmp_path / "out" / "index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, StorageError)) as caught:
         read_val(tmp_path / "out", val_set="val", class_names=None, num_classes=3)
-    assert "index.json" in str(caught.value) or "pictures.npz" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "out")) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
