@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from lib.pictures import LeftOut, find_pictures, is_system
+from lib.pictures import LeftOut, entries, find_pictures, is_system, walk
 from lib.plots.text import DRAWN_BY
 from lib.readable import look_alikes, quoted, shorten
 
@@ -61,6 +61,7 @@ def _expand_one(word: str) -> tuple[Sequence[str], list[str]]:
         return paths, listed.left_out.lines(word)
     if os.path.isfile(word):  # even where its name looks like a pattern
         return [word], []
+    _check_listable(word)
     fitting = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
     found = [path for path in fitting if not _is_systems(path, word)]
     if not found:
@@ -71,6 +72,21 @@ def _expand_one(word: str) -> tuple[Sequence[str], list[str]]:
         )
     system = tuple(path for path in fitting if path not in set(found))
     return found, LeftOut(system=system).lines(os.curdir)
+
+
+def _check_listable(pattern: str) -> None:
+    """Raise ValueError for a folder that a pattern looks into and that can't be listed.
+
+    Python's glob takes such a one for empty.
+    """
+    parts = Path(pattern).parts
+    for number, part in enumerate(parts):
+        if not glob.has_magic(part):
+            continue
+        before = os.path.join(*parts[:number]) if number else os.curdir
+        for folder in filter(os.path.isdir, glob.glob(before, recursive=True)):
+            for _ in walk(folder) if part == "**" else (entries(folder),):
+                pass
 
 
 def _is_systems(path: str, pattern: str) -> bool:

@@ -165,6 +165,8 @@ def test_a_folder_that_cannot_be_listed_is_named_and_an_error(
         lambda: find_sources(tmp_path / "val" / "bee"),
         lambda: labels_of_folder(tmp_path / "val", None),
         lambda: expand([str(tmp_path / "val")]),
+        lambda: expand([f"{tmp_path}/v*/**/*.png"]),
+        lambda: expand([f"{tmp_path}/*/*/deep/*"]),
         lambda: folder_settings(tmp_path / "val", data),
         lambda: pack(tmp_path, tmp_path / "packed", PackOptions()),
     )
