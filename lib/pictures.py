@@ -29,6 +29,8 @@ PICTURE_SUFFIXES = (
     *(".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 
+LABEL_FILE = "val_label.txt"  # beside pictures that are in no class folders
+
 # In lower case. Synology, QNAP, macOS, Windows, NetApp and fsck keep these beside the data.
 _SYSTEM_WORDS = """
 @eadir @tmp @recycle @recently-snapshot @__thumb @__qini @sharebin @sharesnap #recycle #snapshot
@@ -218,7 +220,8 @@ def list_below(folder: Path | str, *, leave_out: Path | None = None) -> Found:
     for parent, found in sorted(walk(folder, leave_out=leave_out)):
         for name in found.files:
             kind = pictures if name.lower().endswith(PICTURE_SUFFIXES) else others
-            kind.append(os.path.join(parent, name))
+            if name != LABEL_FILE:
+                kind.append(os.path.join(parent, name))
         system += [os.path.join(parent, name) for name in found.system]
     return Found(tuple(pictures), LeftOut(tuple(others), system=tuple(system)))
 

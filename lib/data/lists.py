@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Protocol
 
 from lib.label_file import LABEL_FORM, read_label_lines
-from lib.pictures import PICTURE_SUFFIXES, Entries, LeftOut, entries, is_picture, list_below
+from lib.pictures import (
+    LABEL_FILE,
+    PICTURE_SUFFIXES,
+    Entries,
+    LeftOut,
+    entries,
+    is_picture,
+    list_below,
+)
 from lib.readable import look_alikes, quoted, shorten
-
-LABEL_FILE = "val_label.txt"
 
 
 class Contents(Protocol):
