@@ -98,7 +98,7 @@ def test_every_figure_is_positive_and_the_ratio_is_theirs(written) -> None:
     [
         (["train"], "'train' is none of preprocess, infer, score"),
         (["infer"], "--data_path DIR is needed"),
-        (["preprocess", "--data_path", "nowhere"], "no such folder of pictures: nowhere"),
+        (["preprocess", "--data_path", "nowhere"], "no such folder of pictures: 'nowhere'"),
         (["score", "--rounds", "0"], "--rounds 0: 1 or more is needed"),
     ],
 )
