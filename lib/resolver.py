@@ -88,7 +88,7 @@ def resolve(
     file = read_weights(weights)
     beside = _config_beside(file)
     record = _record(file, beside, published(weights))
-    remarks = list(file.notes)
+    remarks: list[str] = []  # what else the file holds is said when it is loaded
     if cfg is None and beside is not None and (fault := _misfit(beside, file)):
         if not file.facts:
             raise ValueError(f"{fault}: take it away, or give the yaml of these weights by --cfg")

@@ -42,7 +42,10 @@ def add_training_options(parser: ArgumentParser) -> None:
         type=whole_number,
         help="seed of initialisation, order and augmentation (default: the yaml's)",
     )
-    add("--pretrained", help="weights to start from: a file, a name of weights.py, or an address")
+    add(
+        "--pretrained",
+        help="weights to start from: a file, a run folder, a name of weights.py, an address",
+    )
     add("--resume", type=Path, help="checkpoint.pth.tar to continue")
     add("--auto_resume", action="store_true", help="continue the run folder's checkpoint if there")
     add(

@@ -1,6 +1,6 @@
 """Weights by name: list [TEXT], get NAME [--out PATH], inspect WEIGHTS, convert WEIGHTS OUTPUT.
 
-WEIGHTS is a file of any usual form, a name that `list` shows, or an http(s) address.
+WEIGHTS is a file of any usual form, a run folder, a name that `list` shows, or an http(s) address.
 """
 
 from __future__ import annotations

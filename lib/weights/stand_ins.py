@@ -81,6 +81,7 @@ _STAND_INS: Mapping[Callable[..., object], str] = {
         omegaconf.nodes.FloatNode omegaconf.nodes.IntegerNode omegaconf.nodes.StringNode
         pytorch_lightning.callbacks.early_stopping.EarlyStopping
         pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint
+        sklearn.preprocessing._label.LabelEncoder
         timm.models._pretrained.PretrainedCfg
         torch_npu.npu._format.Format
         torchvision.transforms.functional.InterpolationMode

@@ -22,8 +22,8 @@ _NAMING = (
     "class_to_idx", "idx_to_class", "class_names", "classnames", "label2id", "id2label",
     "class_to_index", "index_to_class", "idx2class", "class2idx", "label_to_idx", "idx_to_label",
 )  # fmt: skip
-# Entries that hold them in some projects (mmengine's and timm's), and other things elsewhere.
-_PERHAPS_NAMING = ("classes", "CLASSES", "label_names", "categories")
+# Entries that hold them in mmengine, timm or scikit-learn, and other things elsewhere.
+_PERHAPS_NAMING = ("classes", "CLASSES", "classes_", "label_names", "categories")
 _MAX_DEPTH = 3  # of meta.dataset_meta.classes
 _NO_NAMES = "LABEL_"  # Hugging Face's names for classes without names
 _PRETRAINED_CFG = "pretrained_cfg"  # timm's, as whole as its data.resolve_data_config needs it

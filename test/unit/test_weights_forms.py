@@ -497,6 +497,16 @@ def test_nothing_is_reached_through_what_is_allowed(weights: Weights, tmp_path: 
     assert "\\x1b[31m.x\\x07" in refused(write(called, tmp_path / "x.pth"))
 
 
+def test_a_label_encoder_names_the_classes(weights: Weights, tmp_path: Path) -> None:
+    """Fault S2: scikit-learn's, as it is often saved along."""
+    encoder = Named(
+        "sklearn.preprocessing._label.LabelEncoder", ((), {"classes_": np.array(["x", "y", "z"])})
+    )
+    file = read_weights(write({"net": weights, "encoder": encoder}, tmp_path / "x.pth"))
+    assert file.class_names == ("x", "y", "z")
+    assert file.names_source == "encoder.classes_ in the file"
+
+
 def test_arrays_of_numpy_are_weights_too(weights: Weights, tmp_path: Path) -> None:
     """Fault C2."""
     arrays = {name: value.numpy() for name, value in weights.items()}
