@@ -61,20 +61,26 @@ def better_mapping(
 
 
 def could_not_tell(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> str:
-    """Return why a poor score says nothing of the labels' numbering; '' where it isn't so.
+    """Return what a poor score leaves open where `better_mapping` has found nothing; '' for others.
 
-    For where `better_mapping` has found nothing: of a few pictures a class nothing can be learnt.
+    Of a few pictures a class nothing can be learnt of the labels' numbering.
     """
     plain, chance = _percent(labels + offset == outputs), 100.0 / num_outputs
     num_classes = len(np.unique(labels))
-    is_poor = plain < _DECENT and plain <= max(_MIN_RATIO * chance, _MIN_GAIN)
-    if not is_poor or len(labels) >= _MIN_PICTURES_A_CLASS * num_classes:
+    few = len(labels) < _MIN_PICTURES_A_CLASS * num_classes
+    most = max(_MIN_RATIO * chance, _MIN_GAIN) if few else _MIN_RATIO * chance
+    if plain >= _DECENT or plain > most:
         return ""
+    found = f"top-1 is {plain:.2f}%, where chance gives {chance:.2f}%, and"
+    if not few:
+        return (
+            f"{found} no other numbering of the labels does much better: are these the pictures, "
+            "and is this the preprocessing, of this network?"
+        )
     return (
-        f"top-1 is {plain:.2f}%, where chance gives {chance:.2f}%, and {len(labels)} pictures of "
-        f"{num_classes} classes are too few to tell whether the labels are numbered otherwise than "
-        "the outputs: make the label file with tools/make_labels.py --classes, or score more "
-        "pictures a class"
+        f"{found} {len(labels)} pictures of {num_classes} classes are too few to tell whether the "
+        "labels are numbered otherwise than the outputs: make the label file with "
+        "tools/make_labels.py --classes, or score more pictures a class"
     )
 
 
