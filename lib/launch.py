@@ -18,7 +18,7 @@ from pathlib import Path
 from lib.cli import EXIT_PARTLY_FAILED, EXIT_USER_ERROR, PartlyFailed, Stopped
 from lib.environment import LAUNCH_VARIABLE, num_cores
 from lib.readable import readable
-from lib.rendezvous import Place, meet
+from lib.rendezvous import MEANING, Place, meet
 from lib.run_folder import RANK_LOG
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -27,6 +27,7 @@ _REASON = re.compile(
     r"^(?:\[Error\] (.+)|(?:\[rank\d+\]: )?((?:[A-Za-z_][\w.]*)?(?:Error|Exception)\b.*))",
     re.MULTILINE,
 )
+_MOST_CARDS, _MOST_MACHINES = 256, 4096  # each card is a process with a torch of its own
 _GRACE_S = 5.0  # ranks part by less, having started together or just exchanged something
 
 
@@ -50,11 +51,16 @@ class Cluster:
                 f"--cards {self.num_cards} --nproc {self.num_machines} --max_restarts "
                 f"{self.max_restarts}: at least 1, 1 and 0 are needed"
             )
+        for option, number, most in (
+            ("--cards", self.num_cards, _MOST_CARDS),
+            ("--nproc", self.num_machines, _MOST_MACHINES),
+        ):
+            if number > most:
+                raise ValueError(f"{option} {number} is above {most}; {MEANING}")
         if not 0 <= self.machine_rank < self.num_machines:
             raise ValueError(
                 f"--dn {self.machine_rank}: with --nproc {self.num_machines} the rank of this "
-                f"node is 0..{self.num_machines - 1} (--nproc counts machines; processes that load "
-                "data are --workers, cards --cards)"
+                f"node is 0..{self.num_machines - 1}; {MEANING}"
             )
         if not 0 < self.port < 65536:
             raise ValueError(f"--port {self.port}: a port is 1..65535")

@@ -14,7 +14,7 @@ from lib.readable import duration, readable
 _ANSWER_S = 10.0  # in which a place that is there answers
 _NO_PLACE = "machines cannot meet at {}: {} ({})"
 _KEY = "hrnet/machine_{}"
-_MEANING = (
+MEANING = (
     "--nproc counts machines, --dn is the number of this one and --addr the address of machine 0; "
     "processes that load data are --workers, cards --cards"
 )
@@ -77,10 +77,10 @@ class _Waiting:
         now = time.monotonic()
         if now - self._started > self._patience.give_up_s:
             waited = duration(now - self._started)
-            raise TimeoutError(f"gave up after {waited} of waiting for {what}; {_MEANING}")
+            raise TimeoutError(f"gave up after {waited} of waiting for {what}; {MEANING}")
         if not self.has_said or now - self._last >= self._patience.say_every_s:
             place = self._place
-            remark = "" if self.has_said else f"; {_own_remark(place)}{_MEANING}"
+            remark = "" if self.has_said else f"; {_own_remark(place)}{MEANING}"
             print(
                 f"machine {place.machine_rank} of {place.num_machines}: waiting for {what}{remark}",
                 flush=True,

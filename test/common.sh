@@ -152,7 +152,8 @@ take_arguments() {
     else
       value[$name]=$(from_caller "${kind[$name]}" "$given")
       if [[ ${taken[$name]:-$given} != "$given" ]]; then
-        printf '[Warning] --%s is given twice: "%s" counts, not "%s"\n' "$name" "$given" "${taken[$name]}" >&2
+        printf '[Warning] --%s is given twice: "%s" counts, not "%s"\n' "$name" "${given//[[:cntrl:]]/?}" \
+          "${taken[$name]//[[:cntrl:]]/?}" >&2
       fi
       taken[$name]=$given
     fi

@@ -174,6 +174,11 @@ def test_a_single_process_is_the_default():
         ({"max_restarts": -1}, "--max_restarts -1: at least 1, 1 and 0 are needed"),
         ({"num_machines": 2, "machine_rank": 2}, r"--dn 2: with --nproc 2 .* is 0\.\.1"),
         ({"machine_rank": -1}, "--dn -1"),
+        ({"num_cards": 5000}, "--cards 5000 is above 256; --nproc counts"),
+        (
+            {"num_machines": 10**9},
+            "--nproc 1000000000 is above 4096; --nproc counts machines, --dn is",
+        ),
         ({"port": 0}, r"--port 0: a port is 1\.\.65535"),
         ({"port": 65536}, "--port 65536"),
     ],
