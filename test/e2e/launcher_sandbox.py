@@ -19,11 +19,6 @@ TRAINING = [
     "train_performance_1p.sh",
     "train_performance_8p.sh",
 ]
-# What tools/case_report.py imports.
-_REPORT_MODULES = (
-    "__init__", "case_report", "checked", "cli", "environment", "files", "readable",
-    "shortages"
-)  # fmt: skip
 LAUNCHERS = [*TRAINING, "train_eval_1p.sh"]
 _PROGRAM = """#!%(python)s -SE
 import json, os, pathlib, signal, sys, time
@@ -122,8 +117,8 @@ class Repository:
         shutil.copy(ROOT / name, self.root / name)
 
     def use_real_programs(self) -> None:
-        """Put the whole library, the tools and the recipes in, and this Python for the stand-in."""
-        for name in ("lib", "tools", "experiments"):
+        """Put the tools and the recipes in, and this Python for the stand-in."""
+        for name in ("tools", "experiments"):
             shutil.copytree(ROOT / name, self.root / name, dirs_exist_ok=True)
         self.environment |= {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
 

@@ -237,7 +237,7 @@ def test_a_real_run_and_its_evaluation_agree_with_what_other_scripts_read(repo: 
     write_images(repo.data, {"train": 5, "val": 3})
     recipe = "experiments/cls_hrnet_w18_small_v1_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
     options = [f"--cfg={recipe}", "--bs=4", "--workers=0", "--device=cpu"]
-    overrides = ["--", "MODEL.IMAGE_SIZE", "[32, 32]"]
+    overrides = ["--", "MODEL.IMAGE_SIZE", "[64, 64]"]
     epochs = ["--train_epochs=1", "--lr=0.001"]
     trained = repo.run("train_full_1p.sh", *options, *epochs, *overrides, "PRINT_FREQ", "1")
     assert trained.returncode == 0, trained.stdout + trained.stderr
