@@ -101,7 +101,7 @@ QUICK_PYTHON = """#!/bin/sh
 echo "$*" >>"$RECORD"
 case "$1 $2" in
   'tools/train.py '*) mkdir -p "$6/eval"; echo "{\\"best_accuracy_top1\\": $TRAINED}" >"$6/result.json" ;;
-  'tools/valid.py '*) echo "{\\"accuracy_top1\\": $EVALUATED}" >"$8/result.json" ;;
+  'tools/valid.py '*) echo "{\\"accuracy_top1\\": $EVALUATED}" >"$6/result.json" ;;
   '- '*) exec %s "$@" ;;
 esac
 """  # noqa: E501
@@ -134,8 +134,8 @@ def test_the_quick_start_trains_evaluates_checks_both_accuracies_and_runs_the_ch
     assert calls == [
         "tools/make_digits.py data/digits",
         f"tools/train.py data/digits --cfg {cfg} --out my run --device cpu --out my run --seed=3",
-        "tools/valid.py data/digits --cfg my run/config.yaml --testModel my run/model_best.pth.tar"
-        " --out my run/eval --device=cpu",
+        "tools/valid.py data/digits --testModel my run/model_best.pth.tar --out my run/eval"
+        " --device=cpu",
     ]
     if code == 0:
         assert "chain --data_path=data/digits --checkpoint=my run/model_best" in result.stdout
