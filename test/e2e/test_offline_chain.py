@@ -201,5 +201,5 @@ def test_every_way_counts_what_valid_counts(
         "imagenet_acc_eval.py", tmp_path / "run", work / "labels.txt", tmp_path, "r.json"
     )
     num_images, top1, top5 = counts_of_valid(work / "eval/result.json")
-    assert done.stdout.startswith(f"{num_images} images of 3 outputs each: ")
+    assert done.stdout.startswith(f"{num_images} images: ")
     assert f"% ({top1})" in done.stdout and f"% ({top5})" in done.stdout
