@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-_MAX_SHOWN = 5
+from lib.readable import shorten
+
 _FORMS = 'wanted is {"name": number} with the numbers 0..n-1, {"0": "name"}, or ["name", ...]'
 
 
@@ -41,8 +42,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     names = tuple(line.strip() for line in text.split("\n") if line.strip())
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or not names:
-        shown = ", ".join(twice[:_MAX_SHOWN])
-        fault = f"has class names twice: {shown}" if twice else "has no class names"
+        fault = f"has class names twice: {shorten(twice)}" if twice else "has no class names"
         raise ValueError(f"{path} {fault}; wanted is a name a line, in the order of the outputs")
     return names
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,7 +41,9 @@ def test_no_table_holds_a_formula(tmp_path) -> None:
         torch.arange(2), torch.tensor([0, 1]), torch.tensor([[1, 0]] * 2), torch.full((2, 2), 0.5)
     )
     write_predictions(predictions, images, tmp_path / "a.csv", root="")
-    write_per_class(ConfusionCounts([0, 1], [1, 0], 2), FORMULAS[:2], tmp_path / "b.csv")
+    write_per_class(
+        ConfusionCounts(np.arange(2), 1 - np.arange(2), 2), FORMULAS[:2], tmp_path / "b.csv"
+    )
     with writing.open_writer(tmp_path / "c.csv", 1) as writer:
         writer.write([writing.Row("=a.png", (writing.Guess("=1+1", 0, 0.5),))])
         writer.write([writing.Row("-b.png", error="@cut")])

@@ -99,7 +99,10 @@ def test_a_text_of_names_is_taken_as_evaluation_takes_it(
     done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", names)
     assert done.returncode == 0, done.stderr
     assert read_labels(tmp_path / "labels.txt") == {"my ant": 2, "0": 1}
-    for text, said in (("cat\nbee\ncat\n", "has class names twice: cat"), ("\n", "no class names")):
+    for text, said in (
+        ("cat\nbee\ncat\n", "has class names twice: 'cat'"),
+        ("\n", "no class names"),
+    ):
         names.write_text(text)
         done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", names)
         assert done.returncode == 2 and said in done.stderr
