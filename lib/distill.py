@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lib.files import sha256_of
 from lib.losses import Distillation, Teacher
+from lib.readable import readable
 from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
-from lib.weight_file import WeightFile, load_weights, read_weights
+from lib.weight_file import load_weights, not_finite, read_weights
 
 TIMM = "timm/"
 
@@ -71,20 +72,19 @@ def load_teacher(
     is_timms = arch.startswith(TIMM)
     network = _timms_network(arch, num_classes) if is_timms else build(num_classes)
     hint = f"is DISTILL.ARCH ({arch}) its network, and are {num_classes} classes what it knows?"
-    load_weights(network, file, hint=hint)
+    loaded = load_weights(network, file, hint=hint)
+    broken = not_finite(file.weights)
+    if broken:
+        raise ValueError(f"DISTILL.TEACHER: {readable(str(file.path))} teaches nothing: {broken}")
     network.requires_grad_(False).eval()
     teacher = _with_own_input(network) if is_timms else network
     _try(teacher, arch, num_classes=num_classes, image_size=image_size)
     digest = sha256_of(file.path)
     said = (
-        f"teacher {arch}, {_source(file)}; loss {distillation.loss} at temperature "
+        f"teacher {arch}, {loaded}; loss {distillation.loss} at temperature "
         f"{distillation.temperature:g}, weight {distillation.weight:g}"
     )
     return Teacher(teacher, distillation, digest, said)
-
-
-def _source(file: WeightFile) -> str:
-    return f"{len(file.weights)} tensors from {file.path}"
 
 
 def _timms_network(arch: str, num_classes: int) -> nn.Module:

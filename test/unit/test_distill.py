@@ -124,6 +124,14 @@ def test_a_network_that_gives_no_logits_is_refused(weights: Path) -> None:
         load(weights, build=Maps)
 
 
+def test_a_teacher_of_nan_is_refused(tmp_path: Path) -> None:
+    """Fault C4: at loading, by the names of what is NaN."""
+    state = Small().state_dict() | {"classifier.bias": torch.full((3,), float("nan"))}
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(ValueError, match=r"nan.pth teaches nothing: 1 hold NaN .*classifier.bias"):
+        load(tmp_path / "nan.pth")
+
+
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such weight file"):
         load(tmp_path / "none.pth")
