@@ -56,7 +56,7 @@ step 'inference' "$PYTHON" tools/onnx_infer.py --model "$onnx" --input "$bins" -
 step 'score' "$PYTHON" imagenet_acc_eval.py "$results/run" "$labels" "$out" result.json
 program=("$PYTHON" tools/valid.py "${value[data_path]}" --testModel "$checkpoint" --out "$out/eval" --fp32)
 pass_on cfg bs workers device device_id
-step 'tools/valid.py' "${program[@]}" DATASET.TEST_SET "${value[val_set]}" "${overrides[@]}"
+step 'tools/valid.py' "${program[@]}" DATASET.TEST_SET "${value[val_set]}" DATASET.VAL_SHARE 0 "${overrides[@]}"
 
 printf '== comparison\n'
 "$PYTHON" - "$results/run" "$labels" "$out/eval/result.json" <<'END'

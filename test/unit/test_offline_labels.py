@@ -63,10 +63,13 @@ def test_the_network_says_which_output_is_which_class(
 def test_an_onnx_file_without_names_leaves_the_sorted_order_and_says_so(
     val: Path, tmp_path: Path, run_script: RunScript
 ) -> None:
+    """Fault S13: it also says what is left out."""
     model = onnx_file(tmp_path / "m.onnx", None)
+    (val / "notes.md").touch()
     assert read_class_names(model) is None
     done = run_script(SCRIPT, val, tmp_path / "labels.txt", "--classes", model)
     assert done.returncode == 0 and "records no class names" in done.stdout
+    assert "1 file without a picture's ending ('notes.md')" in done.stdout
 
 
 @pytest.mark.parametrize(

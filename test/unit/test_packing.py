@@ -222,7 +222,8 @@ def test_shards_of_other_pictures_are_made_again(data: Path, tmp_path: Path, cha
 
 
 def test_bad_pictures_are_named_and_left_out(data: Path, tmp_path: Path, run_script) -> None:
-    """Pitfall 31."""
+    """Pitfall 31. Fault S13: what is no picture is told of too."""
+    (data / "train" / "c0" / "notes.md").touch()
     bad = data / "train" / "c0" / "a.2 ä.png"
     bad.write_bytes(bad.read_bytes()[:600])
     out = tmp_path / "out"
@@ -230,6 +231,7 @@ def test_bad_pictures_are_named_and_left_out(data: Path, tmp_path: Path, run_scr
         done = run_script(TOOL, data, out, "--resize", 32, "--workers", 1)
         assert done.returncode == 1 and "1 pictures can't be read" in done.stderr
         assert "train: 8 pictures in 1 shards" in done.stdout
+        assert "1 file without a picture's ending ('train/c0/notes.md')" in done.stdout
         [line] = (out / "bad_images.tsv").read_text().splitlines()
         assert line.startswith(f"{bad}\tOSError")
     assert len(samples(out, "train")) == 8
