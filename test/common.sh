@@ -118,7 +118,8 @@ refuse_option() { # refuse_option NAME: names the nearest option, and all there 
 print(nearest_option(sys.argv[2], sys.argv[3:]))'
   [[ $1 != [A-Z]*.* ]] || fail "unknown option \"--$1\": config overrides come after --, as -- $1 VALUE"
   nearest=$(python3 -c "$code" "$repo_root" "$1" "${names[@]}" 2>/dev/null) || nearest='' # without it, as before
-  fail "unknown option \"--$1\"${nearest:+: did you mean --$nearest?}, allowed:$(printf ' --%s' "${names[@]}")"
+  if [ -n "$nearest" ]; then nearest=": did you mean --$nearest? Allowed:"; else nearest=', allowed:'; fi
+  fail "unknown option \"--$1\"$nearest$(printf ' --%s' "${names[@]}")"
 }
 
 take_arguments() {

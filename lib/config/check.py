@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from yacs.config import CfgNode
 
 from lib.checked import shown
+from lib.readable import readable
 from lib.recipe import ORIENTATIONS
 
 CHOICES = {
@@ -201,7 +202,8 @@ def _check_recipe(config: CfgNode) -> None:
         raise ValueError(f"DISTILL.WEIGHT: {distill.WEIGHT} must be within (0, 1]")
     if distill.ARCH and not distill.TEACHER:
         raise ValueError(
-            f"DISTILL.ARCH: {distill.ARCH} without weights: name a file in DISTILL.TEACHER too"
+            f"DISTILL.ARCH: {readable(distill.ARCH)} without weights: name a file in "
+            "DISTILL.TEACHER too"
         )
     if distill.TEACHER and distill.WEIGHT == 1:
         unused = {"LOSS": "cross_entropy", "LABEL_SMOOTHING": 0, "CLASS_WEIGHTS": "no"}
