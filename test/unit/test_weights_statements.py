@@ -184,12 +184,12 @@ def test_a_converted_file_says_all_that_is_known(tiny_yaml: Path, tmp_path: Path
     torch.save(content, source)
     said = convert(source, tmp_path / "a.safetensors", config)
     assert said.endswith("; with their 2 class names (class_to_idx in the file)")
-    for before, after in (("a.safetensors", "b.pth"), ("b.pth", "c.safetensors")):
-        convert(tmp_path / before, tmp_path / after, config)
-        file = read_weights(tmp_path / after)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.pth", config)
+    for name in ("a.safetensors", "b.pth"):
+        file = read_weights(tmp_path / name)
         assert (file.class_names, file.names_source) == (DOG_CAT, "the record in the file")
         assert Recipe.from_json(file.facts["recipe"], where="x") == TIMMS_RECIPE
-        assert all(torch.equal(file.weights[name], weights[name]) for name in weights)
+    assert all(torch.equal(file.weights[name], weights[name]) for name in weights)
     lines = inspect(tmp_path / "b.pth")
     assert "classes    2, their names are known (the record in the file)" in lines
     assert f"input      {TIMMS_RECIPE}" in lines
