@@ -8,7 +8,7 @@ import pytest
 from lib import rendezvous
 from lib.rendezvous import Patience, Place, meet
 
-SOON = Patience(say_every_s=0.05, give_up_s=0.3, look_every_s=0.02)
+SOON = Patience(say_every_s=0.03, give_up_s=0.1, look_every_s=0.01)
 AT_ONCE = Patience(look_every_s=0.02)
 
 
