@@ -202,6 +202,8 @@ def _remove_earlier_results(request: EvalRequest) -> None:
             (request.folder / name).unlink(missing_ok=True)
     (request.folder / run_folder.BAD_IMAGES).unlink(missing_ok=True)  # it would be added to
     if request.predictions is not None:
+        if request.predictions.is_dir():  # told before an evaluation, not after
+            raise IsADirectoryError(f"{request.predictions} is a directory: name a file")
         request.predictions.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -27,7 +27,8 @@ NAMES = ("c0", "other", "c1", "another", "c2", "third", "fourth")
 PLAIN_KEYS = [
     "kind", "network", "config", "weights", "device", "cards", "batch_size", "precision",
     "images_per_s", "loss", "accuracy_top1", "accuracy_top5", "num_correct_top1",
-    "num_correct_top5", "num_images_used", "num_images_expected", "num_bad_images", "duration_s",
+    "num_correct_top5", "num_images_used", "num_images_expected", "num_images_not_finite",
+    "num_bad_images", "duration_s",
     "recipe",
 ]  # fmt: skip
 
@@ -96,13 +97,14 @@ def direct_logits(network: nn.Module, data: Path, *, resize: int = 73, crop: int
 
 
 def evaluated(
-    run: RunScript, data: Path, tiny_yaml: Path, weights: Path, out: Path, *arguments: object
-) -> Done:
+    run: RunScript, data: Path, tiny_yaml: Path, weights: Path, out: Path, *arguments: object,
+    exit_code: int = 0,
+) -> Done:  # fmt: skip
     done = run(
         VALID, data, "--cfg", tiny_yaml, "--testModel", weights, "--out", out,
         "--predictions", out / "predictions.csv", *arguments,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == exit_code, done.stderr
     return done
 
 
@@ -231,13 +233,13 @@ def test_the_table_names_no_class_where_the_outputs_are_nan(
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     weights["classifier.bias"][0] = float("nan")
     torch.save({"state_dict": weights, "class_names": list(NAMES)}, tmp_path / "nan.pth")
-    done = evaluated(run_script, data, tiny_yaml, tmp_path / "nan.pth", tmp_path)
+    done = evaluated(run_script, data, tiny_yaml, tmp_path / "nan.pth", tmp_path, exit_code=1)
     rows = table_of(tmp_path)
     assert len(rows) == 13 and all(row["class"] and row["file"] for row in rows)
     columns = rows[0].keys() - {"class", "file"}
     assert len(columns) == 10 and {row[name] for row in rows for name in columns} == {""}
     assert done.stdout.count("[Warning]") == 2, "once of the weights, once of what came of them"
-    assert f"{tmp_path / 'predictions.csv'} names no class for such pictures" in done.stdout
+    assert f"{tmp_path / 'predictions.csv'} names no class for such images" in done.stdout
 
 
 def test_numbered_folders_and_bare_weights_give_the_figures_of_named_ones(

@@ -546,4 +546,4 @@ def test_a_resume_with_other_classes_or_another_optimizer_is_refused(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(tiny_data / part / name)
     done = run_script(TRAIN, tmp_path / "data", *arguments[1:], *resume)
-    assert done.returncode == 2 and "c0, c1, c2" in done.stderr and "x0" in done.stderr
+    assert done.returncode == 2 and "'c0', 'c1', 'c2'" in done.stderr and "x0" in done.stderr
