@@ -21,7 +21,7 @@ from lib import device as devices
 NUM_STEPS, BATCH_SIZE, PRINT_FREQ = 5, 6, 2  # of 27 pictures
 PICTURES = Event("to device", "Byte", BATCH_SIZE * 64 * 64 * 3)
 TARGETS = Event("to device", "Long", BATCH_SIZE)
-READING = Event("to host", "Long", 6)  # the sums, the loss scale and the first bad step at once
+READING = Event("to host", "Long", 9)  # the sums, the loss scale and the first bad step at once
 NUMBER = Event("to host", "Float", 1)
 WAIT = Event("synchronize", "", 0)
 PRECISIONS = ("fp32", "hf32", "fp16", "bf16")
