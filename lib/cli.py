@@ -20,7 +20,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from lib.environment import is_started_copy
-from lib.readable import readable
+from lib.readable import fitted, readable
 from lib.shortages import shortage
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
@@ -151,14 +151,19 @@ def whole_number(text: str) -> int:
 def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
     """Print one `[Error]` line on stderr and leave with `exit_code`."""
     with suppress(OSError):  # nobody hears it, and the exit code still tells
-        print(f"[Error] {readable(' '.join(message.split()))}", file=sys.stderr, flush=True)
+        line = f"[Error] {readable(' '.join(message.split()))}"
+        print(fitted(line, sys.stderr), file=sys.stderr, flush=True)
     raise SystemExit(exit_code)
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Print lines, each of which stays one whatever the names in it hold; see `readable`."""
+    """Print lines, each of which stays one whatever the names in it hold; see `readable`.
+
+    A terminal that is narrower gets them broken between words: see `fitted`.
+    """
     for line in lines:
-        print(readable(line, keep="\t"), file=file, flush=True)
+        shown = fitted(readable(line, keep="\t"), file or sys.stdout)
+        print(shown, file=file, flush=True)
 
 
 def lacks_cann(reason: str) -> bool:

@@ -42,6 +42,7 @@ from lib.models.padded import pad_widths, widen
 from lib.models.views import SelectedOutputs
 from lib.objective import Computing
 from lib.plots import save_confusion
+from lib.readable import counted
 from lib.report import keep_predictions
 from lib.resolver import Resolved, resolve
 
@@ -110,8 +111,8 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
         *_order_lines(resolved, request.classes),
         f"loaded {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
-        f"precision {computing.precision.describe()}; {len(images)} images of {request.data_path}"
-        f"{images.form}",
+        f"precision {computing.precision.describe()}; {counted(len(images), 'image')} of "
+        f"{request.data_path}{images.form}",
         *found.remarks,
         *images.left_out.lines(request.data_path),
         *input_lines(config),

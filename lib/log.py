@@ -23,7 +23,7 @@ from lib.checked import COUNT, read_json_lines
 from lib.files import append_lines, write_atomically
 from lib.metrics import Metrics
 from lib.predictions import Predictions
-from lib.readable import readable, shorten
+from lib.readable import fitted, readable, shorten
 
 _CLOSE_TIMEOUT_S = 10.0
 # The lines of metrics.jsonl. Null stands for a figure that is not finite.
@@ -197,10 +197,13 @@ class Console:
         self._bar: tqdm | None = None
 
     def say(self, line: str) -> None:
-        """Print one line at once, above the progress bar; what is in it can't make two of it."""
+        """Print one line at once, above the progress bar; what is in it can't make two of it.
+
+        A narrower terminal gets it broken between words: see `lib.readable.fitted`.
+        """
         if self._enabled:
             try:
-                tqdm.write(readable(line, keep="\t"), file=sys.stdout)
+                tqdm.write(fitted(readable(line, keep="\t"), sys.stdout), file=sys.stdout)
                 sys.stdout.flush()
             except OSError as error:
                 if error.errno != errno.ENOSPC:  # a log on a full disk loses lines, not the run

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from typing import TextIO
 
 # Characters that reorder the text around them, so that a name may look like another.
 _REORDERING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 _MAX_NAMES_SHOWN = 5
+_WORD = re.compile(r"\s*\S+\s*")  # with the blanks around it
+_CONTINUED = "    "  # in front of a line that goes on
 
 
 def readable(text: str, *, keep: str = "") -> str:
@@ -102,9 +107,41 @@ def _difference(name: str, other: str) -> str:
     return "blanks, Unicode normalisation, invisible characters and case"
 
 
+def num_columns(text: str) -> int:
+    """Return the width of a text in Latin characters: East Asian ones have two, accents none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def padded(text: str, columns: int) -> str:
+    """Return a text with blanks behind it, so that it has so many columns."""
+    return text + " " * (columns - num_columns(text))
+
+
+def fitted(line: str, stream: TextIO) -> str:
+    """Return a line for a stream: on a narrower terminal, several lines that break between words.
+
+    In a file or a pipe, where programs read it, it is one line; and so are everywhere lines of
+    fields with tabs between them. A word that is wider than the terminal stays whole.
+    """
+    if "\t" in line or not stream.isatty():
+        return line
+    most = shutil.get_terminal_size().columns
+    lines = [""]
+    for word in _WORD.findall(line):
+        if lines[-1].strip() and num_columns(lines[-1] + word.rstrip()) > most:
+            lines.append(_CONTINUED)
+        lines[-1] += word
+    return "\n".join(text.rstrip() for text in lines)
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return `1 epoch`, `2 epochs` or `1,000 epochs`; `plural` is for nouns without a plain -s."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+    """Return `1 epoch` or `2 epochs`; `plural` is for nouns without a plain -s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def duration(seconds: float) -> str:

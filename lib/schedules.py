@@ -117,7 +117,8 @@ class WarmUp:
     def describe(self) -> str:
         """Return in words how the rate changes."""
         return (
-            f"rising from {self.factor:g} of it over {self.epochs:g} epochs, then "
+            f"rising from {self.factor:g} of it over {self.epochs:g} "
+            f"{'epoch' if self.epochs == 1 else 'epochs'}, then "
             f"{self.schedule.describe()}"
         )
 

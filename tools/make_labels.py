@@ -7,6 +7,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, ArgumentParser, run_script, say
+from lib.readable import counted
 
 
 def main() -> int:
@@ -37,7 +38,8 @@ def main() -> int:
     labels = found.labels
     write_labels(labels, args.labels)
     num_classes = len(set(labels.values()))
-    say(f"{len(labels)} pictures of {num_classes} classes: {args.labels}")
+    classes = counted(num_classes, "class", "classes")
+    say(f"{counted(len(labels), 'picture')} of {classes}: {args.labels}")
     return EXIT_OK
 
 

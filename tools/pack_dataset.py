@@ -8,6 +8,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
 from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
+from lib.readable import counted
 from lib.recipe import ORIENTATIONS
 
 _QUALITY = 90
@@ -36,7 +37,8 @@ def main() -> int:
     for name, part in report.index.parts.items():
         num_megabytes = sum(shard.num_bytes for shard in part.shards) / 1e6
         say(
-            f"{name}: {part.pictures.num_images} pictures in {len(part.shards)} shards, "
+            f"{name}: {counted(part.pictures.num_images, 'picture')} in "
+            f"{counted(len(part.shards), 'shard')}, "
             f"{num_megabytes:.1f} MB; {report.num_kept[name]} shards were there already"
         )
     for line in report.left_out.lines(args.data):

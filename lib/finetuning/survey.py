@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 
 from lib.data import BadImageLedger, ImageList, lost_classes_remark
 from lib.data.bad_images import BadImage, describe_failure
-from lib.readable import quoted, readable
+from lib.readable import counted, quoted, readable
 from lib.rgb import EXIF, read_head
 
 _MUCH_LARGER, _NUM_NAMED = 5, 3
@@ -85,8 +85,8 @@ def _counts(images: ImageList, *, num_val_images: int) -> list[str]:
     order = sorted(range(len(names)), key=lambda number: counts[number])
     least, most = order[0], order[-1]
     lines = [
-        f"your pictures: {len(names)} classes, {len(images)} to train on, {num_val_images} to "
-        "validate with",
+        f"your pictures: {counted(len(names), 'class', 'classes')}, {len(images)} to train on, "
+        f"{num_val_images} to validate with",
         f"pictures to train on a class: {counts[least]} ({names[least]}) to {counts[most]} "
         f"({names[most]}), {counts[order[len(order) // 2]]} in the middle",
     ]
@@ -114,7 +114,8 @@ def _check_share(bad: Sequence[BadImage], images: ImageList, what: str, settings
 
 
 def _bad_line(bad: Sequence[BadImage]) -> str:
-    return f"[Warning] {len(bad)} files cannot be opened and will be left out: {_named(bad)}"
+    files = counted(len(bad), "file")
+    return f"[Warning] {files} cannot be opened and will be left out: {_named(bad)}"
 
 
 def _named(bad: Sequence[BadImage]) -> str:

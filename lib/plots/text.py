@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from lib.files import write_atomically
+from lib.readable import num_columns
 
 DRAWN_BY = "HRNet plots"  # what a picture of ours says that it was made with
 MAX_COLUMNS = 28  # of a class name; a column is the width of a Latin character
@@ -165,16 +165,6 @@ def _first(text: str, num_most: int) -> str:
         if used > num_most:
             return text[:place]
     return text
-
-
-def num_columns(text: str) -> int:
-    """Return the width of a text in Latin characters: East Asian ones have two, accents none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
 
 
 def width_inches(text: str, points: float) -> float:

@@ -13,7 +13,7 @@ from typing import Protocol
 from lib.cli import Stopped
 from lib.csv_text import csv_text
 from lib.files import open_atomically, write_whole
-from lib.readable import readable
+from lib.readable import num_columns, padded, readable
 
 ENDINGS = (".csv", ".json")
 NOT_FINITE = "the network's outputs are NaN or infinite"  # the error of a row
@@ -47,7 +47,7 @@ class Writer(Protocol):
 
 def path_width(paths: Sequence[str]) -> int:
     """Return how wide the column of paths is."""
-    return min(_MAX_PATH_WIDTH, max(len(readable(path)) for path in paths))
+    return min(_MAX_PATH_WIDTH, max(num_columns(readable(path)) for path in paths))
 
 
 def line(row: Row, width: int) -> str:
@@ -58,7 +58,7 @@ def line(row: Row, width: int) -> str:
         said = f"cannot be read: {readable(row.error)}"
     else:
         said = ", ".join(f"{readable(g.name)} {100 * g.probability:.1f} %" for g in row.guesses)
-    return f"{readable(row.path):{width}}  {said}"
+    return f"{padded(readable(row.path), width)}  {said}"
 
 
 def check_ending(path: Path | None) -> None:

@@ -88,7 +88,7 @@ def _template():  # type: ignore[no-untyped-def]  # jinja2.Template, private to 
         lstrip_blocks=True,
         finalize=lambda x: readable(x, keep="\n\t") if type(x) is str else x,
     )
-    environment.filters |= {"number": _number, "parts": _parts, "counted": counted}
+    environment.filters |= {"number": _number, "parts": _parts, "counted": _counted}
     return environment.get_template("template.html")
 
 
@@ -102,6 +102,10 @@ def _number(value: object, digits: int = 3) -> str:
 def _shown(name: str) -> str:
     """Return a name as a picture can hold it: XML has no place for some of its characters."""
     return _NO_CHARACTERS.sub("\ufffd", readable(name))
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return counted(number, noun, plural).replace(str(number), f"{number:,}", 1)
 
 
 def _parts(path: str) -> list[str]:

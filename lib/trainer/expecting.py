@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lib.checkpoint import Position
 from lib.log import EpochStats, IntervalStats
-from lib.readable import duration
+from lib.readable import counted, duration
 
 _STEPS_TO_KNOW_THE_SPEED = 2  # those before hold the compilation
 _WORTH_SAYING_S = 60.0  # where the speed is that of one step, or known late
@@ -58,6 +58,6 @@ class Expecting:
         if time_s <= least_s:
             return None
         return (
-            f"expected: about {duration(time_s)} of training are left, beside {num_evaluations} "
-            "evaluations"
+            f"expected: about {duration(time_s)} of training are left, beside "
+            f"{counted(num_evaluations, 'evaluation')}"
         )

@@ -12,6 +12,7 @@ from lib.models.fast import checkpoint_activations
 from lib.models.padded import pad_widths
 from lib.models.parts import freeze
 from lib.optim import GroupRules, OptimizerOptions
+from lib.readable import counted
 from lib.trainer.starting import Start
 
 
@@ -53,8 +54,9 @@ def optimising_remarks(config: CfgNode, start: Start) -> list[str]:
     remarks, train = [], config.TRAIN
     if train.WARMUP_EPOCHS and train.WARMUP_EPOCHS >= train.END_EPOCH:
         remarks.append(
-            f"TRAIN.WARMUP_EPOCHS {train.WARMUP_EPOCHS:g} is all of the {train.END_EPOCH} epoch(s):"
-            f" the rate only rises, and TRAIN.SCHEDULE {train.SCHEDULE} never begins; give less"
+            f"TRAIN.WARMUP_EPOCHS {train.WARMUP_EPOCHS:g} is all of the "
+            f"{counted(train.END_EPOCH, 'epoch')}: the rate only rises, and TRAIN.SCHEDULE "
+            f"{train.SCHEDULE} never begins; give less"
         )
     if config.MODEL.FREEZE and start.weights is None:
         remarks.append("MODEL.FREEZE keeps random weights as they are: give --pretrained")
@@ -78,7 +80,10 @@ def optimising_line(config: CfgNode) -> str:
         (train.CLIP_GRAD_NORM, f"gradients up to norm {train.CLIP_GRAD_NORM:g}"),
         (train.EMA_DECAY, f"weights averaged with decay {train.EMA_DECAY:g}"),
         (train.SYNC_BN, "batch norms over all cards"),
-        (train.EARLY_STOP, f"early stop after {train.EARLY_STOP} epoch(s) without a better top-1"),
+        (
+            train.EARLY_STOP,
+            f"early stop after {counted(train.EARLY_STOP, 'epoch')} without a better top-1",
+        ),
     ]
     words = "; ".join(text for applies, text in said if applies)
     return f"optimising: {words}" if words else ""

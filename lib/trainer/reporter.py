@@ -20,6 +20,7 @@ from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
 from lib.pictures import LeftOut
 from lib.plots import save_confusion, save_curves
 from lib.predictions import Predictions
+from lib.readable import counted
 from lib.report import (
     Pictures,
     RunFiles,
@@ -170,7 +171,7 @@ class Reporter:
         """Say why this epoch was the last."""
         patience = self._config.TRAIN.EARLY_STOP
         self.console.say(
-            f"the run ends after epoch {epoch}: no better top-1 in {patience} epoch(s) "
+            f"the run ends after epoch {epoch}: no better top-1 in {counted(patience, 'epoch')} "
             "(TRAIN.EARLY_STOP)"
         )
 

@@ -14,7 +14,7 @@ from lib.checkpoint import Position, TrainingState, load_training_state
 from lib.distributed import Processes
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
-from lib.readable import look_alike_among, look_alikes, readable, shorten
+from lib.readable import counted, look_alike_among, look_alikes, readable, shorten
 from lib.run_folder import CHECKPOINT, check_apart, check_writable, is_signed
 from lib.weight_file import Head, WeightFile, load_weights, not_finite, read_weights
 from lib.weights import find_weights, published
@@ -182,8 +182,8 @@ def check_work_left(start: Start, position: Position, *, end_epoch: int, measure
     """Raise ValueError where a resumed run has nothing to do that its checkpoint has not done."""
     if position.epoch > end_epoch or (measures and position.epoch >= end_epoch):
         raise ValueError(
-            f"{start.path} has {position.epoch} epochs behind it and --train_epochs asks for "
-            f"{end_epoch}: raise --train_epochs"
+            f"{start.path} has {counted(position.epoch, 'epoch')} behind it and --train_epochs "
+            f"asks for {end_epoch}: raise --train_epochs"
         )
 
 

@@ -143,7 +143,7 @@ def test_one_bad_file_does_not_end_a_small_run(
     words = (*SMALL, "--pretrained", "none", "--out", tmp_path / "run")
     done = run_script(SCRIPT, tmp_path / "data", *words)
     assert done.returncode == 0, done.stderr
-    assert f"[Warning] 1 files cannot be opened and will be left out: '{bad}'" in done.stdout
+    assert f"[Warning] 1 file cannot be opened and will be left out: '{bad}'" in done.stdout
     assert str(bad) in (tmp_path / "run" / "bad_images.tsv").read_text()
 
 

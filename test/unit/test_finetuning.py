@@ -169,7 +169,7 @@ def test_unequal_classes_and_bad_files_are_said(tmp_path: Path) -> None:
     assert lines[1] == "pictures to train on a class: 1 ('few') to 9 ('many'), 9 in the middle"
     assert "TRAIN.CLASS_WEIGHTS balanced" in lines[2]
     assert lines[3] == "[Warning] 1 class has no picture that can be read: 'few' (to train on)"
-    assert lines[4].startswith("[Warning] 1 files cannot be opened") and "9.png" in lines[4]
+    assert lines[4].startswith("[Warning] 1 file cannot be opened") and "9.png" in lines[4]
 
 
 def test_more_bad_files_than_a_run_may_have_end_it_before_it_begins(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_bad_pictures_are_named_and_left_out(data: Path, tmp_path: Path, run_scr
     for _ in range(2):  # the finished shards' bad pictures are told again
         done = run_script(TOOL, data, out, "--resize", 32, "--workers", 1)
         assert done.returncode == 1 and "1 pictures can't be read" in done.stderr
-        assert "train: 8 pictures in 1 shards" in done.stdout
+        assert "train: 8 pictures in 1 shard," in done.stdout
         assert "1 file without a picture's ending ('train/c0/notes.md')" in done.stdout
         [line] = (out / "bad_images.tsv").read_text().splitlines()
         assert line.startswith(f"{bad}\tOSError")

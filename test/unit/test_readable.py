@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import unicodedata
 
 import pytest
 
-from lib.readable import look_alikes, readable, shorten
+from lib.readable import counted, fitted, look_alikes, num_columns, padded, readable, shorten
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,52 @@ def test_names_that_look_alike_are_told_apart(name: str, other: str, difference:
 def test_names_that_differ_for_the_eye_are_not_remarked_on() -> None:
     """Fault M2."""
     assert look_alikes(["cat", "dog"], ["cat", "cow", "cats"]) == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+LINE = (
+    "[Warning] the best weights are evaluated, of which \u4e01\u9999\u9c7c is a class with a name "
+    "of six columns; give --data_path to show what they are"
+)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_a_terminal_breaks_no_word(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault V3."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = fitted(LINE, Terminal()).split("\n")
+    assert len(lines) > 1 and all(num_columns(line) <= columns for line in lines)
+    assert " ".join(" ".join(lines).split()) == LINE
+    fields = "Epoch: [0][1/2]\tTime 0.431s" + "x" * columns
+    assert fitted(fields, Terminal()) == fields  # a contract, which programs read
+
+
+def test_a_file_has_each_line_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault V3: what reads a log takes it line by line."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert fitted(LINE, io.StringIO()) == LINE
+
+
+def test_a_word_wider_than_the_terminal_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    path = "/a/" + "b" * 50
+    assert fitted(f"  weights {path} are gone", Terminal()).split("\n") == [
+        "  weights", f"    {path}", "    are gone",
+    ]  # fmt: skip
+    assert fitted("", Terminal()) == ""
+
+
+def test_one_is_no_plural() -> None:
+    """Fault V3."""
+    assert [counted(n, "epoch") for n in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
+    assert counted(1, "class", "classes") + ", " + counted(3, "class", "classes") == (
+        "1 class, 3 classes"
+    )
+
+
+def test_a_column_of_names_is_padded_by_their_width() -> None:
+    assert padded("\u4e01", 4) + "|" == "\u4e01  |" and padded("abc", 2) == "abc"

@@ -162,6 +162,11 @@ def test_a_run_shorter_than_its_warm_up_only_warms_up():
             {"warmup_epochs": 1.5, "warmup_factor": 0.1},
             "rising from 0.1 of it over 1.5 epochs, then along a cosine to 0",
         ),
+        (
+            "cosine",
+            {"warmup_epochs": 1.0, "warmup_factor": 0.1},
+            "rising from 0.1 of it over 1 epoch, then along a cosine to 0",
+        ),
     ],
 )
 def test_a_schedule_says_what_it_does(name, settings, words):

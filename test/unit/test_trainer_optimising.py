@@ -19,7 +19,7 @@ def test_a_warm_up_that_takes_the_whole_run_is_said(warmup_epochs: str, is_said:
     )
     assert len(remarks) == is_said
     for remark in remarks:
-        assert remark.startswith(f"TRAIN.WARMUP_EPOCHS {warmup_epochs} is all of the 2 epoch(s)")
+        assert remark.startswith(f"TRAIN.WARMUP_EPOCHS {warmup_epochs} is all of the 2 epochs")
         assert "TRAIN.SCHEDULE cosine never begins" in remark
 
 
