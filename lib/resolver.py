@@ -32,7 +32,7 @@ from lib.recipe import Recipe, eval_resize
 from lib.run_folder import CLASSES, CONFIG
 from lib.weight_file import WeightFile, load_weights, read_weights
 from lib.weights import Entry, published
-from lib.weights.facts import ARCH, CLASS_NAMES, RECIPE
+from lib.weights.facts import ARCH, CLASS_NAMES, FLIP, RECIPE
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class _Record:
 
     recipe: Recipe
     source: str
+    flip: bool = False  # evaluated with mirror images
     binds: bool = True  # False for published weights: a yaml may prepare pictures as it likes
 
 
@@ -94,15 +95,17 @@ def resolve(
             raise ValueError(f"{fault}: take it away, or give the yaml of these weights by --cfg")
         remarks.append(f"[Warning] {fault}, and is not used")
         beside = None
+    if "MODEL.NAME" in overrides[::2]:  # the yaml beside is of the weights' own network
+        beside = None
     base = cfg or beside
-    recorded = _keys_of(record.recipe, overrides) if record and base is None else []
+    recorded = _keys_of(record, overrides) if record and base is None else []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         config = load_config(base, [*recorded, *overrides])
     said = (*repeats(overrides), *(warning.message for warning in caught))
     remarks += [f"[Warning] {remark}" for remark in said]
     if cfg is not None and record is not None:
-        _check_agreement(cfg, overrides, record, file)
+        _check_agreement(cfg, overrides, record)
     spec, arch, source = _network(file, config, base, overrides)
     _check_num_classes(file, config, source)
     recipe, recipe_line = _recipe(config, record, cfg=cfg, overrides=overrides)
@@ -117,6 +120,7 @@ def facts_of(config: CfgNode, class_names: Sequence[str]) -> Mapping[str, object
         ARCH: _arch_name(spec, config.MODEL.NAME),
         RECIPE: eval_recipe(config).as_json(),
         CLASS_NAMES: list(class_names),
+        FLIP: True if config.TEST.FLIP else None,
     }
 
 
@@ -128,9 +132,11 @@ def _config_beside(file: WeightFile) -> Path | None:
 def _record(file: WeightFile, beside: Path | None, entry: Entry | None) -> _Record | None:
     """Return what is recorded of the input, by the first that says anything."""
     if RECIPE in file.facts:
-        return _Record(_recorded_recipe(file), "the record in the weights")
+        flip = bool(file.facts.get(FLIP))
+        return _Record(_recorded_recipe(file), "the record in the weights", flip)
     if beside is not None:
-        return _Record(eval_recipe(_quietly_loaded(beside)), str(beside))
+        config = _quietly_loaded(beside)
+        return _Record(eval_recipe(config), str(beside), config.TEST.FLIP)
     if entry is not None:
         side = entry.image_size
         recipe = Recipe(
@@ -160,15 +166,13 @@ def _misfit(beside: Path, file: WeightFile) -> str:
     return ""
 
 
-def _check_agreement(
-    cfg: Path, overrides: Sequence[str], record: _Record, file: WeightFile
-) -> None:
+def _check_agreement(cfg: Path, overrides: Sequence[str], record: _Record) -> None:
     """Raise ValueError where a yaml contradicts the record and no key says that it is meant."""
     config = _quietly_loaded(cfg)
+    if not record.binds:
+        return
     chosen = set(overrides[::2]) & set(INPUT_KEYS)
     chosen |= {key for key in TEST_SIZE_KEYS if value_at(config, key)}
-    if not record.binds or chosen:
-        return
     asked = eval_recipe(config)
     theirs = replace(
         asked,
@@ -176,25 +180,28 @@ def _check_agreement(
         crop=record.recipe.crop,
         orientation=record.recipe.orientation,
     )
-    differences = asked.differences(theirs)
+    differences = [] if chosen else list(asked.differences(theirs))
+    if record.flip and not config.TEST.FLIP and "TEST.FLIP" not in overrides[::2]:
+        differences.append("TEST.FLIP false for true")
     if differences:
         raise ValueError(
             f"--cfg {cfg} contradicts {record.source} ({', '.join(differences)}): leave --cfg out, "
-            f"or say what you want with {' '.join(_keys_of(record.recipe))}"
+            f"or say what you want with {' '.join(_keys_of(record))}"
         )
 
 
-def _keys_of(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
-    """Return the configuration's keys and values for a recipe's sizes and orientation.
+def _keys_of(record: _Record, overrides: Sequence[str] = ()) -> list[str]:
+    """Return the configuration's keys and values for what is recorded.
 
     The short side is left out where `overrides` ask for another size: it has the usual one then.
     """
+    recipe = record.recipe
     keys = ["MODEL.IMAGE_SIZE", f"[{recipe.crop},{recipe.crop}]"]
     if recipe.resize != eval_resize(recipe.crop) and not set(overrides[::2]) & set(SIZE_KEYS):
         keys += ["TEST.RESIZE", str(recipe.resize)]
     if recipe.orientation != Recipe.orientation:
         keys += ["DATASET.ORIENTATION", recipe.orientation]
-    return keys
+    return [*keys, "TEST.FLIP", "true"] if record.flip else keys
 
 
 def _quietly_loaded(path: Path) -> CfgNode:

@@ -18,8 +18,14 @@ from lib.readable import readable
 
 KEY = "hrnet"
 ARCH, RECIPE, CLASS_NAMES = "arch", "recipe", "class_names"
+FLIP = "flip"  # true: evaluated with mirror images
 NO_FACTS: Mapping[str, object] = MappingProxyType({})
-_FORM = {"arch?": (str, None), "recipe?": ({str: object}, None), "class_names?": ([str], None)}
+_FORM = {
+    "arch?": (str, None),
+    "recipe?": ({str: object}, None),
+    "class_names?": ([str], None),
+    "flip?": (bool, None),
+}
 _Value = TypeVar("_Value")
 
 

@@ -498,12 +498,15 @@ def test_weights_of_another_network_are_refused_by_train_and_valid(
 ) -> None:
     """Pitfall 27."""
     best = run / "model_best.pth.tar"
-    for script, option in ((TRAIN, "--pretrained"), (VALID, "--testModel")):
+    for script, option, said in (
+        (TRAIN, "--pretrained", ("missing", "unexpected")),
+        (VALID, "--testModel", ("MODEL.NAME is of hrnet_w18", "weights in", "are of a network")),
+    ):
         done = run_script(
             script, tiny_data, option, best, "--out", tmp_path, "MODEL.NAME", "hrnet_w18"
         )
         assert done.returncode == 2
-        assert "missing" in done.stderr and "unexpected" in done.stderr
+        assert all(words in done.stderr for words in said)
         assert done.stderr.count("\n") == 1
 
 

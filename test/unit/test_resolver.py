@@ -172,6 +172,19 @@ def test_all_programs_use_weights_alone_as_in_their_run(
     assert figures[0] == figures[1] and shares[0] == shares[1]
 
 
+def test_mirror_images_are_recorded_too(tiny_yaml: Path, tmp_path: Path) -> None:
+    """Fault S3: they change an evaluation as the size does."""
+    config = load_config(tiny_yaml, [*SIZES, "TEST.FLIP", "true"])
+    weights = build_model(config, 2).state_dict()
+    save_atomically(with_facts(weights, facts_of(config, NAMES)), tmp_path / "w.pth")
+    assert resolve(tmp_path / "w.pth").config.TEST.FLIP
+    assert not resolve(tmp_path / "w.pth", overrides=["TEST.FLIP", "false"]).config.TEST.FLIP
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(load_config(tiny_yaml, SIZES).dump())
+    with pytest.raises(ValueError, match="TEST.FLIP false for true"):
+        resolve(tmp_path / "w.pth", cfg=plain)
+
+
 def test_an_export_refuses_what_it_cannot_do(alone: Path, run_script: RunScript) -> None:
     """Fault S4: mirror images change an evaluation, and no ONNX file computes them."""
     onnx = alone.with_name("m.onnx")
