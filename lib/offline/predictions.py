@@ -118,6 +118,21 @@ def parse_prediction(data: bytes, name: str, dtype: str = "float32") -> npt.NDAr
     return np.frombuffer(data, element).astype(dtype, copy=False)
 
 
+def has_several_rows(data: bytes, name: str) -> bool:
+    """Tell whether a file's content, which `parse_prediction` reads, is of several pictures.
+
+    A .txt file has their rows as lines, an .npy file as another dimension; a .bin file doesn't say.
+    A value a line is one row.
+    """
+    if name.endswith(".txt"):
+        lines = data.strip().splitlines() if b"\n" in data.strip() else []
+        return any(len(line.split()) > 1 for line in lines)
+    if name.endswith(".npy"):
+        shape = read_npy_header(io.BytesIO(data), len(data)).shape
+        return sum(length > 1 for length in shape) > 1
+    return False
+
+
 def _parse_text(data: bytes, name: str) -> npt.NDArray[np.float64]:
     words = data.split()
     # A cut between two values shows in their number; a cut within the last one only here.

@@ -19,7 +19,7 @@ from lib.environment import num_cores
 from lib.offline.element_type import USUAL, element_type, is_wild
 from lib.offline.percent_f import Millionths, rows_of_millionths
 from lib.offline.pool import run_in_processes
-from lib.offline.predictions import parse_prediction, read_whole
+from lib.offline.predictions import has_several_rows, parse_prediction, read_whole
 
 Indices = npt.NDArray[np.int64]
 Values = npt.NDArray[np.floating] | Millionths
@@ -62,6 +62,7 @@ class Ranks:
 
 
 EMPTY, DAMAGED, WRONG_SIZE, NOT_FINITE = "empty", "damaged", "of a wrong size", "with NaN or inf"
+SEVERAL_ROWS = "with several rows, as of a whole batch"
 UNREADABLE = "that can't be read or are no regular files"
 
 
@@ -230,6 +231,8 @@ def _parsed(
     except ValueError:
         size_shows_it = name.endswith(".bin")
         return None, WRONG_SIZE if size_shows_it else DAMAGED
+    if has_several_rows(content, name):
+        return None, SEVERAL_ROWS
     if values.size != form.num_outputs:
         return None, WRONG_SIZE
     return (values, "") if np.isfinite(values).all() else (None, NOT_FINITE)

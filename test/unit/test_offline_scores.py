@@ -341,6 +341,30 @@ def test_broken_text_is_refused_too(tmp_path, run_script, labels, content, expec
     assert done.returncode == 1 and expected in done.stderr
 
 
+@pytest.mark.parametrize("outfmt", ["TXT", "NPY"])
+def test_predictions_of_a_whole_batch_are_refused(tmp_path, run_script, labels, outfmt):
+    """Fault S: their rows one after another would be a network of twice as many outputs."""
+    arguments = data_set(tmp_path, logits_for(labels, num_outputs=12), labels, outfmt=outfmt)
+    for number in range(len(labels)):
+        rows = logits_for(labels, num_outputs=12)[[number, number - 1]]
+        write_prediction(rows, arguments[0] / f"val.{number:04d}_x_0", outfmt)
+    done = run_script(SCRIPT, *arguments, tmp_path, "result.json")
+    assert done.returncode == 1 and "90 with several rows, as of a whole batch" in done.stderr
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("shape", [(12, 1), (1, 12, 1, 1)])
+@pytest.mark.parametrize("outfmt", ["TXT", "NPY"])
+def test_a_value_a_line_is_one_row(tmp_path, labels, outfmt, shape):
+    logits = logits_for(labels, num_outputs=12)
+    results, label_file = data_set(tmp_path, logits, labels, outfmt=outfmt)
+    expected = score_folder(results, label_file).num_hits(1)
+    for number, row in enumerate(logits):
+        write_prediction(row.reshape(shape), results / f"val.{number:04d}_x_0", outfmt)
+    scores = score_folder(results, label_file)
+    assert (scores.num_images, scores.num_hits(1)) == (len(labels), expected)
+
+
 def test_many_faults_are_counted_and_the_first_few_named(tmp_path, run_script, whole):
     for number in range(20):
         (whole[0] / f"val.{number:04d}_x_0.bin").unlink()
