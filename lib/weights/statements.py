@@ -101,6 +101,13 @@ def read_statements(
             )
     meant = _agreed(fitting, where=where)
     recipe = recipe_facts(content) or recipe_facts(hub_config)
+    if not recipe and RECIPE not in facts:
+        notes += [
+            f"[Warning] {_PRETRAINED_CFG} in {place} states an input recipe that is not whole, or "
+            "not of a kind computed here: not used"
+            for place, given in (("the file", content), (f"{HUB_CONFIG} beside it", hub_config))
+            if not _entries(_entries(given).get(_PRETRAINED_CFG)).keys().isdisjoint(_INPUT_FORM)
+        ]
     return Stated(
         meant.names if meant else None,
         meant.place if meant else "",

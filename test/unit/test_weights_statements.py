@@ -168,7 +168,19 @@ def test_timms_description_is_a_recipe_and_names_too(tmp_path: Path) -> None:
     assert Recipe.from_json(file.facts["recipe"], where="x").mean == (0, 0, 0)
     (tmp_path / "config.json").unlink()
     for other in ({"crop_pct": None}, {"crop_mode": "squash"}, {"input_size": (3, 64, 32)}):
-        assert read({"pretrained_cfg": {**TIMM, **other}}, tmp_path).facts == {}
+        file = read({"pretrained_cfg": {**TIMM, **other}}, tmp_path)
+        assert file.facts == {}
+        assert any("in the file states an input recipe that is not whole" in n for n in file.notes)
+
+
+def test_a_recipe_beside_weights_that_is_not_used_is_said(tmp_path: Path) -> None:
+    """Fault S: mean and size were dropped as if nothing had stated them."""
+    stated = {"pretrained_cfg": {**TIMM, "interpolation": "random"}}
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    file = read({}, tmp_path)
+    assert file.facts == {} and "pretrained_cfg in config.json beside it" in "".join(file.notes)
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"url": ""}}))
+    assert not read({}, tmp_path).notes
     (tmp_path / "config.json").write_text("[5]")
     assert (
         "config.json: it is [5], and a mapping is needed: not used" in read({}, tmp_path).notes[0]
