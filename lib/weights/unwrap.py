@@ -77,7 +77,20 @@ def unwrap(content: object, as_weight: AsWeight) -> Unwrapped:
         return Unwrapped(_without_wrappers(usual[0].weights) if usual else {})
     taken, notes = _best(hrnets)
     bare = _without_prefix(taken.weights)
-    return Unwrapped(bare.weights, (*notes, *bare.notes))
+    lists = (
+        f"averaged weights under {shown(place)} are a list without names, and left out"
+        for place in _averaged_lists(content, as_weight)
+    )
+    return Unwrapped(bare.weights, (*notes, *bare.notes, *lists))
+
+
+def _averaged_lists(content: object, as_weight: AsWeight, place: str = "") -> Iterator[str]:
+    """Yield where averaged weights stand in a list, which tells no one's name."""
+    if isinstance(content, Mapping) and place.count(".") < _MAX_DEPTH:
+        for key, value in content.items():
+            yield from _averaged_lists(value, as_weight, f"{place}.{key}" if place else str(key))
+    elif isinstance(content, (list, tuple)) and content and _AVERAGED.search(place):
+        yield from [place] if all(as_weight("", value) is not None for value in content) else []
 
 
 def _is_usual(place: _Found) -> bool:

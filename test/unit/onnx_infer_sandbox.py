@@ -119,7 +119,8 @@ class Infer:
 def assert_refused(done, *words):
     """Exit code 2, one error line with these words, and no traceback."""
     assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.splitlines()
+    *remarks, line = done.stderr.splitlines()
+    assert all("is given twice" in remark for remark in remarks), done.stderr
     assert line.startswith(("[Error] ", "[ERROR] "))
     for word in words:
         assert str(word) in line

@@ -160,6 +160,15 @@ def test_empty_and_partial_averages_are_passed_over(
     assert file.notes == ("those under 'teacher' are left out",)
 
 
+def test_averages_in_a_list_without_names_are_told_of(weights: Weights, tmp_path: Path) -> None:
+    """Fault C4: what is evaluated elsewhere is not what is read here."""
+    content = {"model": weights, "ema": {"shadow_params": list(weights.values())}}
+    torch.save(content, tmp_path / "w.pth")
+    file = read_weights(tmp_path / "w.pth")
+    assert_same(file.weights, weights)
+    assert any("'ema.shadow_params' are a list" in note for note in file.notes)
+
+
 def test_mmengines_averaged_weights_are_those_of_its_state_dict(
     weights: Weights, other: Weights, tmp_path: Path
 ) -> None:
