@@ -79,16 +79,20 @@ def unwrap(content: object, as_weight: AsWeight) -> Unwrapped:
     bare = _without_prefix(taken.weights)
     lists = (
         f"averaged weights under {shown(place)} are a list without names, and left out"
-        for place in _averaged_lists(content, as_weight)
+        for place in _averaged_lists(content, as_weight, "", set())
     )
     return Unwrapped(bare.weights, (*notes, *bare.notes, *lists))
 
 
-def _averaged_lists(content: object, as_weight: AsWeight, place: str = "") -> Iterator[str]:
+def _averaged_lists(
+    content: object, as_weight: AsWeight, place: str, seen: set[int]
+) -> Iterator[str]:
     """Yield where averaged weights stand in a list, which tells no one's name."""
-    if isinstance(content, Mapping) and place.count(".") < _MAX_DEPTH:
+    if isinstance(content, Mapping) and id(content) not in seen and place.count(".") < _MAX_DEPTH:
+        seen.add(id(content))
         for key, value in content.items():
-            yield from _averaged_lists(value, as_weight, f"{place}.{key}" if place else str(key))
+            below = f"{place}.{key}" if place else str(key)
+            yield from _averaged_lists(value, as_weight, below, seen)
     elif isinstance(content, (list, tuple)) and content and _AVERAGED.search(place):
         yield from [place] if all(as_weight("", value) is not None for value in content) else []
 
