@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 from contrast import contrast
+from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -224,6 +225,8 @@ def test_a_name_without_glyphs_gives_way_to_the_number_of_its_class(
 
 def test_a_font_that_has_the_missing_glyphs_is_used(drawn_figures, tmp_path, monkeypatch, caplog):
     """STIX, which comes with matplotlib, stands for a font of Chinese: it has the frown, U+2322."""
+    # The list of fonts that matplotlib keeps in the home folder may lack it.
+    font_manager.fontManager.addfont(f"{matplotlib.get_data_path()}/fonts/ttf/STIXGeneral.ttf")
     monkeypatch.setattr(text, "_other_fonts", lambda: ("No Such Font", "STIXGeneral"))
     draw([[1, 0], [0, 1]], ["a \u2322", "丁"], tmp_path / "glyphs.png")
     assert class_labels(drawn_figures[0]) == ["a \u2322", "#1"]
