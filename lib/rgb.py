@@ -74,7 +74,7 @@ def open_rgb(picture: str | Path | bytes, *, orientation: str = IGNORE) -> Image
         image = Image.open(_Content(picture) if isinstance(picture, bytes) else picture)
     with image:
         image.load()
-        rgb = _as_rgb(image)
+        rgb = _as_rgb(image, name)
         if orientation == EXIF:
             with _naming_warnings(name):
                 turn = _TURNS.get(stored_orientation(image))
@@ -153,8 +153,8 @@ def _naming_warnings(path: str) -> Iterator[None]:
             warnings.showwarning = show
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded picture as 8-bit RGB: itself where it is."""
+def _as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return a loaded picture as 8-bit RGB: itself where it is. `name` is for warnings."""
     # Pillow would warn of a transparency that it can't convert. It is dropped here.
     image.info.pop("transparency", None)
     tags = getattr(image, "tag_v2", {})
@@ -166,7 +166,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode == "F" or image.mode in _OF_WHOLE_NUMBERS:
-        grey = _of_shares(image) if image.mode == "F" else _of_whole_numbers(image)
+        grey = _of_shares(image) if image.mode == "F" else _of_whole_numbers(image, name)
         # Pillow inverts such TIFF files where they have 8 bits or fewer, and these it does not.
         is_negative = tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
         image = Image.fromarray(255 - grey if is_negative else grey)
@@ -175,7 +175,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _of_whole_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
+def _of_whole_numbers(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     """Return the upper 8 of a grey picture's bits."""
     num_bits = 16 if image.format in _FORMATS_OF_16_BITS else 0
     if image.format == "TIFF":
@@ -186,6 +186,14 @@ def _of_whole_numbers(image: Image.Image) -> npt.NDArray[np.uint8]:
             f"it has grey values of {num_bits or 'unknown'} bits, {values.min()} to "
             f"{values.max()} here, and it isn't said which of them is white: save it with 8 or 16"
         )
+    if num_bits == 16 and 0 < values.max() < 2**12:
+        with _naming_warnings(name):
+            # Python tells equal warnings once a process: the first such picture speaks for all.
+            warnings.warn(
+                "grey values of 16 bits, and all below 4096: nearly black. If they are of 12 bits "
+                "or fewer, scale them so that white is 65535",
+                stacklevel=1,
+            )
     return (values >> (num_bits - 8)).astype(np.uint8)
 
 

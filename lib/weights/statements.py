@@ -14,6 +14,7 @@ from lib.readable import readable
 from lib.recipe import Recipe
 from lib.run_folder import CLASSES
 from lib.weights.facts import CLASS_NAMES, RECIPE
+from lib.weights.normalization import other_normalization
 from lib.weights.numpy_stand_ins import Inert, NumpyArray
 
 HUB_CONFIG = "config.json"  # beside a file of the Hugging Face hub
@@ -108,6 +109,8 @@ def read_statements(
             for place, given in (("the file", content), (f"{HUB_CONFIG} beside it", hub_config))
             if not _entries(_entries(given).get(_PRETRAINED_CFG)).keys().isdisjoint(_INPUT_FORM)
         ]
+        if other := other_normalization(content):
+            notes.append(f"[Warning] {other}: not used, pictures are normalized as ImageNet's are")
     return Stated(
         meant.names if meant else None,
         meant.place if meant else "",

@@ -143,6 +143,19 @@ def test_pillows_warnings_name_the_picture(tmp_path: Path, monkeypatch: pytest.M
     assert {warning.category for warning in caught} == {Image.DecompressionBombWarning}
 
 
+def test_twelve_bits_in_a_file_of_sixteen_are_told(tmp_path: Path) -> None:
+    """Fault S1: such a file is nearly black by its format, which has no word for the depth."""
+    (tmp_path / "scan.png").write_bytes(saved(DEEP >> 4, "PNG"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_rgb(tmp_path / "scan.png")
+        open_rgb(saved(DEEP, "PNG"))
+        open_rgb(saved(0 * DEEP, "PNG"))  # black is no sign
+    assert [str(warning.message).partition(", and")[0] for warning in caught] == [
+        f"'{tmp_path}/scan.png': grey values of 16 bits"
+    ]
+
+
 def test_a_palettes_transparency_is_dropped_without_a_warning() -> None:
     """Fault M2: it is what the documents say of all transparency."""
     file = io.BytesIO()

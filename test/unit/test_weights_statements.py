@@ -27,6 +27,7 @@ TIMM = {
     "std": (0.5, 0.5, 0.5),
     "crop_pct": 0.95,
 }
+IMAGENETS = "123.675, 116.28, 103.53"  # mean of levels, as OpenMMLab writes it
 TIMMS_RECIPE = Recipe(
     crop=288, resize=303, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
 )
@@ -185,6 +186,37 @@ def test_a_recipe_beside_weights_that_is_not_used_is_said(tmp_path: Path) -> Non
     assert (
         "config.json: it is [5], and a mapping is needed: not used" in read({}, tmp_path).notes[0]
     )
+
+
+MMENGINES_TEXT = """
+model = dict(type='ImageClassifier', backbone=dict(type='HRNet', arch='w18'))
+data_preprocessor = dict(num_classes=2, mean=[{mean}], std=[58.395, 57.12, 57.375], {to_rgb})
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ((IMAGENETS, "to_rgb=True"), ""),
+        (("127.5, 127.5, 127.5", "to_rgb=True"), "meta.cfg states a mean of (127.5, 127.5, 127.5)"),
+        ((IMAGENETS, "to_rgb=False"), "57.375) in BGR: not used"),
+        ((IMAGENETS, ""), "in BGR"),
+        (("0.5, 'x'", "to_rgb=True"), ""),
+        ((IMAGENETS, "to_rgb="), ""),  # no Python
+        ({"args": argparse.Namespace(mean=[0.5] * 3, std=[0.5] * 3)}, "args states a mean of (0.5"),
+        ({"args": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}}, ""),
+        ({"args": {"mean": None, "std": 1}}, ""),
+    ],
+)
+def test_another_normalization_stated_in_passing_is_told(
+    content: dict[str, object] | tuple[str, str], said: str, tmp_path: Path
+) -> None:
+    """Fault S5: mmengine's configuration, a text, said which numbers the network was fed."""
+    if isinstance(content, tuple):
+        mean, to_rgb = content
+        content = {"meta": {"cfg": MMENGINES_TEXT.format(mean=mean, to_rgb=to_rgb)}}
+    notes = " ".join(read(content, tmp_path).notes)
+    assert said in notes if said else not notes
 
 
 def test_a_converted_file_says_all_that_is_known(tiny_yaml: Path, tmp_path: Path) -> None:
