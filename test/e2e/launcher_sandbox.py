@@ -149,7 +149,7 @@ class Repository:
     def start(self, launcher: str, **environment: str) -> subprocess.Popen[str]:
         """Start a launcher whose program waits to be stopped, and return once it does."""
         process = subprocess.Popen(
-            self.command(launcher),
+            ["env", "--default-signal=HUP", *self.command(launcher)],  # nohup lets it be ignored
             cwd=self.root,
             env=self.environment | {"MODE": "wait"} | environment,
             stdout=subprocess.PIPE,
