@@ -267,8 +267,8 @@ def _recipe(
         if chosen or cfg is not None:
             return asked, f"input {asked} (by {' and '.join(chosen) or f'--cfg {cfg}'})"
         return asked, (
-            f"[Warning] input {asked}: assumed, since nothing that could be used, in the weights or "
-            "beside them, says what they were trained at; MODEL.IMAGE_SIZE [SIDE,SIDE] says it"
+            f"[Warning] input {asked}: assumed, since nothing usable in the weights or beside "
+            "them says what they were trained at; MODEL.IMAGE_SIZE [SIDE,SIDE] says it"
         )
     if cfg is not None and not record.binds:
         return asked, f"input {asked} (by --cfg {cfg}; {record.source}: {record.recipe})"

@@ -30,7 +30,8 @@ def other_normalization(content: object) -> str:
             for scale in _SCALES
         )
         if not (is_rgb and is_usual):
-            return f"{place} states a mean of {mean} and a std of {std}{'' if is_rgb else ' in BGR'}"
+            channels = "" if is_rgb else " in BGR"
+            return f"{place} states a mean of {mean} and a std of {std}{channels}"
     return ""
 
 
