@@ -7,8 +7,12 @@ compares it with what it is about to do.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from lib.checked import checked, shown
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 # Means and standard deviations of the ImageNet training pixels in 0..1, order R, G, B.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -21,6 +25,11 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 CHANNELS = ("RGB", "BGR")
 ORIENTATIONS = ("ignore", "exif")  # what becomes of a photo's EXIF orientation
 MAX_SIDE = 2**16  # in pixels; Pillow's JPEG and PNG files go no further
+
+# The configuration's keys that an evaluation's recipe is made of.
+TEST_SIZE_KEYS = ("TEST.IMAGE_SIZE", "TEST.RESIZE")
+SIZE_KEYS = ("MODEL.IMAGE_SIZE", *TEST_SIZE_KEYS)
+INPUT_KEYS = (*SIZE_KEYS, "DATASET.ORIENTATION")
 
 
 def eval_resize(crop: int) -> int:
@@ -98,6 +107,17 @@ def _said(value: object) -> str:
 
 
 USUAL = Recipe()
+
+
+def eval_recipe(config: CfgNode) -> Recipe:
+    """Return the recipe of evaluation, prediction and export: training's sizes, or TEST's own."""
+    crop = config.TEST.IMAGE_SIZE or config.MODEL.IMAGE_SIZE[0]
+    return Recipe(
+        orientation=config.DATASET.ORIENTATION,
+        resize=config.TEST.RESIZE or eval_resize(crop),
+        crop=crop,
+    )
+
 
 _SIDE = range(1, MAX_SIDE + 1)
 _THREE_OR_NONE = ([float, float, float], None)

@@ -24,7 +24,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.config import eval_recipe, load_config, repeats, value_at
-from lib.config.recipe import INPUT_KEYS, SIZE_KEYS, TEST_SIZE_KEYS
+from lib.recipe import INPUT_KEYS, SIZE_KEYS, TEST_SIZE_KEYS
 from lib.models.build import network_spec
 from lib.models.guess import guess_spec
 from lib.models.hrnet import ARCHS, HRNetSpec, build_hrnet

@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 
 from lib.cli import ArgumentParser, PartlyFailed, run_script
 from lib.config import default_run_folder, load_config
-from lib.config.recipe import INPUT_KEYS
+from lib.recipe import INPUT_KEYS
 from lib.csv_text import NOTE
 from lib.environment import read_environment
 from lib.launch import Cluster, end_with_parent

@@ -7,7 +7,7 @@ from lib.config.check import CHOICES, value_at
 from lib.config.defaults import DEFAULTS, OFFICIAL_NAME, default_config
 from lib.config.load import default_run_folder, load_config
 from lib.config.overrides import repeats
-from lib.config.recipe import eval_recipe
+from lib.recipe import eval_recipe
 from lib.config.unused import unused_settings
 from lib.config.yaml_text import read_yaml
 
