@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lib.cli import ArgumentParser, needing, run_script, say
-from lib.files import check_outputs
-from lib.run_folder import read_with
+from lib.runtime.cli import ArgumentParser, needing, run_script, say
+from lib.runtime.files import check_outputs
+from lib.runtime.run_folder import read_with
 
 
 def main() -> int:
     """Parse the command line and export."""
     args = _parse()
     with needing("pip install -r requirements.txt -r requirement_for_infer.txt"):
-        from lib.export import ExportOptions, export_onnx, parse_batch
+        from lib.export.options import ExportOptions, parse_batch
+        from lib.export.run import export_onnx
     options = ExportOptions(
         args.profile,
         parse_batch(args.batch),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 from lib.offline.element_type import ELEMENT_TYPES
+from lib.runtime.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 
 
 def main() -> int:
@@ -34,9 +34,9 @@ def main() -> int:
     )
     args = parser.parse_args()
 
-    from lib.files import check_outputs
     from lib.offline.ranking import FileForm
     from lib.offline.scores import ScoreFiles, score_folder, write_scores
+    from lib.runtime.files import check_outputs
 
     if args.num_outputs < 0:
         raise ValueError(f"--num_outputs {args.num_outputs}: 1 or more, or 0 for unknown")

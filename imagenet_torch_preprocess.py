@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
+from lib.config.recipe import Recipe
 from lib.offline.recipe_options import AskedRecipe, add_recipe_options, asked_recipe
-from lib.recipe import Recipe
+from lib.runtime.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
         raise ValueError(f"--image_size {args.image_size}: give 1 or more, such as 224")
 
     from lib.offline.preprocess import PreprocessOptions, preprocess
-    from lib.readable import quoted, readable, shorten
+    from lib.runtime.text import quoted, readable, shorten
 
     asked = asked_recipe(args) or AskedRecipe()
     recipe = asked.for_crop(args.image_size)

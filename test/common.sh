@@ -114,7 +114,7 @@ from_caller() { # from_caller KIND TEXT
 }
 
 refuse_option() { # refuse_option NAME: names the nearest option, and all there are
-  local nearest code='import sys; sys.path.insert(0, sys.argv[1]); from lib.cli import nearest_option
+  local nearest code='import sys; sys.path.insert(0, sys.argv[1]); from lib.runtime.cli import nearest_option
 print(nearest_option(sys.argv[2], sys.argv[3:]))'
   [[ $1 != [A-Z]*.* ]] || fail "unknown option \"--$1\": config overrides come after --, as -- $1 VALUE"
   nearest=$(python3 -c "$code" "$repo_root" "$1" "${names[@]}" 2>/dev/null) || nearest='' # without it, as before

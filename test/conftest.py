@@ -78,7 +78,7 @@ def pytest_configure() -> None:
 def freed_memory_is_given_back() -> Iterator[None]:
     """A process that runs hundreds of programs one after another would keep the most of each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lib.device.keep_freed_memory", lambda: False)
+        patch.setattr("lib.runtime.device.keep_freed_memory", lambda: False)
         yield
 
 

@@ -47,7 +47,7 @@ step 'pictures to bins' "$PYTHON" imagenet_torch_preprocess.py hrnet "$val" "$bi
 for labels in "${value[data_path]}/val_label.txt" "$val/val_label.txt" "$out/val_label.txt"; do
   if [ -f "$labels" ]; then break; fi
 done
-if "$PYTHON" -c 'import sys; from lib.pictures import entries; sys.exit(not entries(sys.argv[1]).folders)' "$val"; then
+if "$PYTHON" -c 'import sys; from lib.data.picture_files import entries; sys.exit(not entries(sys.argv[1]).folders)' "$val"; then
   labels=$out/val_label.txt
   step 'labels from the class folders' "$PYTHON" tools/make_labels.py "$val" "$labels" --classes "$onnx"
 fi

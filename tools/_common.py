@@ -14,12 +14,14 @@ from pathlib import Path
 import _init_paths  # noqa: F401  puts the repository on sys.path
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser, say, whole_number
-from lib.config import CHOICES, load_config, repeats
-from lib.environment import Environment, RankInfo, read_cann_variables
-from lib.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
-from lib.readable import readable
-from lib.stores import is_url
+from lib.config.check import CHOICES
+from lib.config.load import load_config
+from lib.config.overrides import repeats
+from lib.runtime.cli import ArgumentParser, say, whole_number
+from lib.runtime.environment import Environment, RankInfo, read_cann_variables
+from lib.runtime.files import is_url
+from lib.runtime.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
+from lib.runtime.text import readable
 
 _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
@@ -238,9 +240,9 @@ def run_on_cards(
 
     Raises ValueError for a device that is not there.
     """
-    from lib import device as devices
-    from lib.distributed import Processes
-    from lib.run_folder import RANK_LOG, redirect_output
+    from lib.runtime import device as devices
+    from lib.runtime.distributed import Processes
+    from lib.runtime.run_folder import RANK_LOG, redirect_output
 
     ranks = environment.ranks
     if cluster.num_processes > 1 and not environment.launched:

@@ -10,7 +10,7 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from lib.cli import end_imports_on_ctrl_c  # noqa: E402  found on the path above
+from lib.runtime.cli import end_imports_on_ctrl_c  # noqa: E402  found on the path above
 
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:
     end_imports_on_ctrl_c()

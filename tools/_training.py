@@ -10,11 +10,11 @@ from pathlib import Path
 import _common
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser, Stopped, whole_number
-from lib.config import default_run_folder
-from lib.environment import Environment, read_environment
-from lib.launch import Cluster, end_with_parent
-from lib.run_folder import LOGS, PERFORMANCE
+from lib.config.load import default_run_folder
+from lib.runtime.cli import ArgumentParser, Stopped, whole_number
+from lib.runtime.environment import Environment, read_environment
+from lib.runtime.launch import Cluster, end_with_parent
+from lib.runtime.run_folder import LOGS, PERFORMANCE
 
 _OLD_SCRIPTS_STOP_STEP = 200
 KEYS = {
@@ -83,7 +83,7 @@ def cluster_of(args: argparse.Namespace) -> Cluster:
 
 def request_of(args: argparse.Namespace, environment: Environment, config: CfgNode) -> TrainRequest:  # noqa: F821  imported with torch, below
     """Return what the options ask for, the run folder included. Raises as `data_path_of`."""
-    from lib.trainer import TrainRequest  # torch's failure is explained
+    from lib.training.start import TrainRequest  # torch's failure is explained
 
     folder = args.out or default_run_folder(config, args.cfg)
     return TrainRequest(
@@ -111,7 +111,8 @@ def start_training(
     `introduce` says once what there is to say before, when nothing is wrong with the request.
     Raises what `lib.trainer.train` raises.
     """
-    from lib.trainer import check_request, fetch_pretrained, train
+    from lib.training.run import train
+    from lib.training.start import check_request, fetch_pretrained
 
     if environment.ranks.local_rank == 0:
         check_request(config, request)

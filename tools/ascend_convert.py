@@ -17,13 +17,22 @@ from typing import TYPE_CHECKING
 
 import _init_paths
 
-from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, needing, run_script, say
-from lib.onnx_file import load_model
-from lib.pictures import one_line
+from lib.data.picture_files import one_line
+from lib.export.onnx_metadata import load_model
+from lib.runtime.cli import (
+    EXIT_OK,
+    EXIT_USER_ERROR,
+    ArgumentParser,
+    PartlyFailed,
+    needing,
+    run_script,
+    say,
+)
 
 if TYPE_CHECKING:
-    from lib.ascend import Conversion, Finding, ModelInput
-    from lib.recipe import Recipe
+    from lib.ascend.scripts import Conversion
+    from lib.config.recipe import Recipe
+    from lib.export.atc_rules import Finding, ModelInput
 
 _BEST_ON_310P = 16
 
@@ -32,22 +41,24 @@ def main() -> int:
     """Check, write, convert; return the exit code."""
     args = _parse()
     with needing("pip install -r requirement_for_infer.txt"):
-        from lib import ascend
+        from lib.ascend.batches import check_inside
+        from lib.ascend.recipes import check_aipp, recipe_of
+        from lib.export.atc_rules import PROBLEM, check_batches, check_model, model_input
     if not args.uint8_bins:  # before the table of the model, which is long
         _check_request(args)
-    findings = ascend.check_model(args.onnx)
+    findings = check_model(args.onnx)
     _stop_at_problems(findings, force=args.force)
-    if any(row.verdict == ascend.PROBLEM for row in findings if row.subject == "input"):
+    if any(row.verdict == PROBLEM for row in findings if row.subject == "input"):
         raise ValueError("--force: without one input of square pictures there is nothing to do")
-    image = ascend.model_input(args.onnx)
-    recipe = ascend.recipe_of(args.onnx, image.side)
-    for_aipp = [ascend.check_aipp(recipe)] if args.aipp or args.uint8_bins else []
+    image = model_input(args.onnx)
+    recipe = recipe_of(args.onnx, image.side)
+    for_aipp = [check_aipp(recipe)] if args.aipp or args.uint8_bins else []
     if args.uint8_bins:
         _stop_at_problems(for_aipp, force=args.force)
         _write_uint8_bins(*args.uint8_bins, side=image.side)
         return EXIT_OK
-    batches = ascend.check_batches(image, args.batch, dynamic=args.dynamic_batch)
-    inside = ascend.check_inside(args.onnx, args.batch) if image.batch is None else None
+    batches = check_batches(image, args.batch, dynamic=args.dynamic_batch)
+    inside = check_inside(args.onnx, args.batch) if image.batch is None else None
     precision = _precision(args, recipe)
     _stop_at_problems([*for_aipp, inside or batches, precision], force=args.force)
     _convert(_plan(args, image, recipe))
@@ -62,13 +73,14 @@ def _stop_at_problems(findings: Sequence[Finding | None], *, force: bool) -> Non
 
 def _precision(args: argparse.Namespace, recipe: Recipe) -> Finding:
     """Look for what float16 can't hold, with some pictures: given, or made up."""
-    from lib.ascend import FLOAT16_MODES, NOTE, PROBLEM, Finding
+    from lib.ascend.scripts import FLOAT16_MODES
+    from lib.export.atc_rules import NOTE, PROBLEM, Finding
 
     if args.precision_mode not in FLOAT16_MODES:
         return Finding("precision", args.precision_mode)
     try:
-        from lib.quantize.half import excess_of
-        from lib.quantize.looking import pictures_to_look_with
+        from lib.export.quantize.half import excess_of
+        from lib.export.quantize.looking import pictures_to_look_with
 
         images = pictures_to_look_with(args.pictures, recipe)
         excess = excess_of(load_model(args.onnx), images)
@@ -87,7 +99,8 @@ def _precision(args: argparse.Namespace, recipe: Recipe) -> Finding:
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    from lib.ascend import check_batch_numbers, check_options
+    from lib.ascend.scripts import check_options
+    from lib.export.atc_rules import check_batch_numbers
 
     if args.soc_version is None:
         raise ValueError("--soc_version is needed, such as Ascend910A; npu-smi info shows the name")
@@ -96,8 +109,8 @@ def _check_request(args: argparse.Namespace) -> None:
 
 
 def _write_uint8_bins(source: Path, target: Path, *, side: int) -> None:
-    from lib.ascend import uint8_size
-    from lib.offline.uint8_bins import write_uint8_bins
+    from lib.ascend.aipp import uint8_size
+    from lib.ascend.uint8_bins import write_uint8_bins
 
     report = write_uint8_bins(source, target, side=side)
     say(f"{report.num_in_all} input files in {target}: uint8, {uint8_size(side)} pixels")
@@ -106,7 +119,7 @@ def _write_uint8_bins(source: Path, target: Path, *, side: int) -> None:
 
 
 def _plan(args: argparse.Namespace, image: ModelInput, recipe: Recipe) -> Conversion:
-    from lib.ascend import Conversion
+    from lib.ascend.scripts import Conversion
 
     folder = args.output or args.onnx.with_name(f"{args.onnx.stem}_ascend")
     return Conversion(
@@ -124,7 +137,7 @@ def _plan(args: argparse.Namespace, image: ModelInput, recipe: Recipe) -> Conver
 
 def _print_findings(findings: list[Finding]) -> bool:
     """Print a row a finding, what is wrong on stderr; return whether something is."""
-    from lib.ascend import ACCEPTED, PROBLEM
+    from lib.export.atc_rules import ACCEPTED, PROBLEM
 
     for row in findings:
         if row.verdict != PROBLEM:
@@ -141,7 +154,8 @@ def _print_findings(findings: list[Finding]) -> bool:
 
 def _convert(plan: Conversion) -> None:
     """Write the scripts, and run atc where it is."""
-    from lib.ascend import uint8_size, write_scripts
+    from lib.ascend.aipp import uint8_size
+    from lib.ascend.scripts import write_scripts
 
     written = write_scripts(plan, Path(_init_paths.ROOT))
     if plan.soc_version.startswith("Ascend310P") and _BEST_ON_310P not in plan.batches:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import _init_paths
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script, say
-from lib.config import CHOICES
-from lib.environment import num_cores
+from lib.config.check import CHOICES
+from lib.runtime.cli import EXIT_OK, ArgumentParser, run_script, say
+from lib.runtime.environment import num_cores
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +41,8 @@ def main() -> int:
 
     from lib.benchmark.network import FLOORS, floor_lines, rates_of
     from lib.benchmark.rounds import machine, markdown, versions
-    from lib.device import configure, describe, select_device
-    from lib.files import check_outputs, write_atomically, write_json
+    from lib.runtime.device import configure, describe, select_device
+    from lib.runtime.files import check_outputs, write_atomically, write_json
 
     check_outputs({"--json": args.json}, _pictures(args))
 
@@ -93,7 +93,7 @@ def _check(args: argparse.Namespace, modes: list[str]) -> None:
 def _tasks(args: argparse.Namespace, device: torch.device) -> list[Task]:
     """One for each network; on cuda ours has what is probably the fastest there."""
     from lib.benchmark.network import Task
-    from lib.precision import Precision
+    from lib.runtime.precision import Precision
 
     is_cuda = device.type == "cuda"
     precision = Precision(args.precision, device).name
@@ -135,7 +135,7 @@ def _compiles_timms(args: argparse.Namespace, task: Task) -> bool:
 def _serving(task: Task, pictures: list[Path], scratch: Path) -> list[Row]:
     """The serving path against timm; int8 only where there are pictures to take its ranges from."""
     from lib.benchmark import network, serving
-    from lib.offline_infer.session import installed_backends
+    from lib.offline.infer.session import installed_backends
 
     size = str([task.image_size, task.image_size])
     keys = ["MODEL.NAME", task.arch, "MODEL.IMAGE_SIZE", size]
@@ -169,7 +169,7 @@ def _memory(args: argparse.Namespace, task: Task) -> list[Row]:
 
 
 def _pictures(args: argparse.Namespace) -> list[Path]:
-    from lib.pictures import find_sources
+    from lib.data.picture_files import find_sources
 
     if args.data_path is None:
         return []

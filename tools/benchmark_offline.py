@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script, say
-from lib.environment import num_cores
+from lib.runtime.cli import EXIT_OK, ArgumentParser, run_script, say
+from lib.runtime.environment import num_cores
 
 if TYPE_CHECKING:
     from lib.benchmark.rounds import Row
@@ -36,7 +36,7 @@ def main() -> int:
         raise ValueError("--data_path DIR is needed: a folder of pictures, or of class folders")
 
     from lib.benchmark.rounds import machine, markdown
-    from lib.files import check_outputs, write_json
+    from lib.runtime.files import check_outputs, write_json
 
     pictures = args.data_path.glob("**/*") if args.data_path else ()
     check_outputs({"--json": args.json}, (args.cfg, args.checkpoint, *pictures))
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _preprocess(args: argparse.Namespace, scratch: Path) -> list[Row]:
     from lib.benchmark import preparing
-    from lib.pictures import find_sources
+    from lib.data.picture_files import find_sources
 
     sources = find_sources(args.data_path, leave_out=scratch)
     pictures = [Path(sources.full_path(stem)) for stem in sources.paths][:_MAX_PICTURES]
@@ -63,7 +63,7 @@ def _preprocess(args: argparse.Namespace, scratch: Path) -> list[Row]:
 
 def _infer(args: argparse.Namespace, scratch: Path) -> list[Row]:
     from lib.benchmark import serving
-    from lib.quantize import calibration_pictures, spread
+    from lib.export.quantize.pictures import calibration_pictures, spread
 
     calibration = calibration_pictures(args.calibration or args.data_path)
     models = serving.make_models(

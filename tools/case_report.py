@@ -6,8 +6,8 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 
-from lib.case_report import write_report
-from lib.cli import EXIT_OK, ArgumentParser, run_script, say
+from lib.report.launcher_report import write_report
+from lib.runtime.cli import EXIT_OK, ArgumentParser, run_script, say
 
 
 def main() -> int:

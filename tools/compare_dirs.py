@@ -7,9 +7,9 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
-from lib.compare import compare_folders, report_lines
+from lib.offline.compare import compare_folders, report_lines
 from lib.offline.element_type import ELEMENT_TYPES
+from lib.runtime.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 
 
 def main() -> int:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import _init_paths
 
-from lib.cli import ArgumentParser, run_script, say
-from lib.doctor import as_json, as_text, exit_code, gather, judge, run_probe
-from lib.environment import read_cann_variables, read_environment
-from lib.files import check_outputs, write_atomically
+from lib.runtime.cli import ArgumentParser, run_script, say
+from lib.runtime.doctor.facts import gather
+from lib.runtime.doctor.probe import run_probe
+from lib.runtime.doctor.report import as_json, as_text, exit_code
+from lib.runtime.doctor.verdicts import judge
+from lib.runtime.environment import read_cann_variables, read_environment
+from lib.runtime.files import check_outputs, write_atomically
 
 
 def parse_arguments() -> argparse.Namespace:

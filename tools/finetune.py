@@ -14,8 +14,8 @@ import _training
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser, run_script, say
-from lib.environment import Environment
+from lib.runtime.cli import ArgumentParser, run_script, say
+from lib.runtime.environment import Environment
 
 RECIPE = Path(_init_paths.ROOT) / "experiments" / "finetune.yaml"
 _NONE = "none"  # --pretrained none: from scratch
@@ -40,7 +40,8 @@ def _find_out(
 ) -> tuple[list[str], tuple[str, ...]]:
     """Return the config keys and values that folder, weights and checkpoint say, and remarks."""
     # Loads torch, whose failure is explained.
-    from lib.finetuning import folder_settings, network_settings, resumed_settings
+    from lib.training.finetuning.layout import folder_settings
+    from lib.training.finetuning.network import network_settings, resumed_settings
 
     given = _common.overrides_of(args, environment, _training.KEYS)
     values = dict(zip(given[::2], given[1::2], strict=False))
@@ -64,8 +65,8 @@ def _find_out(
 
 
 def _introduce(config: CfgNode, data_path: Path | str, remarks: tuple[str, ...]) -> None:
-    from lib.assembly import read_images
-    from lib.finetuning import survey
+    from lib.data.build import read_images
+    from lib.training.finetuning.survey import survey
 
     for line in remarks:
         say(line)

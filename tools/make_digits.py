@@ -7,8 +7,8 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import ArgumentParser, run_script, say
-from lib.files import write_atomically
+from lib.runtime.cli import ArgumentParser, run_script, say
+from lib.runtime.files import write_atomically
 
 _EVERY_HELD_OUT = 5  # each fifth picture of a class goes to val/
 

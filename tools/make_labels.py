@@ -6,8 +6,8 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script, say
-from lib.readable import counted
+from lib.runtime.cli import EXIT_OK, ArgumentParser, run_script, say
+from lib.runtime.text import counted
 
 
 def main() -> int:
@@ -24,9 +24,9 @@ def main() -> int:
     )
     args = parser.parse_args()
 
-    from lib.files import check_outputs
-    from lib.label_file import write_labels
+    from lib.data.label_file import write_labels
     from lib.offline.labels import labels_of_folder, read_class_names
+    from lib.runtime.files import check_outputs
 
     names = read_class_names(args.classes) if args.classes else None
     if args.classes and names is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401
 
-from lib.cli import ArgumentParser, run_script, say
+from lib.runtime.cli import ArgumentParser, run_script, say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,14 +30,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Count the networks that the command line asks for."""
     arguments = parse_arguments()
-    from lib.config import load_config
-    from lib.model_info import (
+    from lib.config.load import load_config
+    from lib.models.build import network_spec
+    from lib.models.complexity import (
         PUBLISHED_IMAGE_SIZE,
         PUBLISHED_NUM_CLASSES,
         info_table,
         measure_model,
     )
-    from lib.models.build import network_spec
     from lib.models.hrnet import ARCHS, build_hrnet, find_spec
 
     image_size, num_classes = PUBLISHED_IMAGE_SIZE, PUBLISHED_NUM_CLASSES

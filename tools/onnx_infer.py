@@ -9,18 +9,19 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, run_script, say
-from lib.offline.predictions import FORMATS
-from lib.offline.recipe_options import add_recipe_options, asked_recipe
-from lib.offline_infer import InferRequest, SizeMismatch, run_on_devices
-from lib.offline_infer.ais_bench_options import (
+from lib.offline.infer.ais_bench_options import (
     add_ais_bench_options,
     asked_batch,
     asked_shapes,
     switch,
 )
-from lib.offline_infer.session import BACKENDS, PRECISIONS
-from lib.offline_infer.sources import PURE_DATA_TYPES
+from lib.offline.infer.devices import run_on_devices
+from lib.offline.infer.runner import InferRequest
+from lib.offline.infer.session import BACKENDS, PRECISIONS
+from lib.offline.infer.sources import PURE_DATA_TYPES, SizeMismatch
+from lib.offline.prediction_files import FORMATS
+from lib.offline.recipe_options import add_recipe_options, asked_recipe
+from lib.runtime.cli import EXIT_OK, EXIT_USER_ERROR, ArgumentParser, PartlyFailed, run_script, say
 
 _MAX_DEVICE = 255
 _NUM_NAMED = 3

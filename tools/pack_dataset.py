@@ -7,9 +7,9 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
-from lib.readable import counted
-from lib.recipe import ORIENTATIONS
+from lib.config.recipe import ORIENTATIONS
+from lib.runtime.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
+from lib.runtime.text import counted
 
 _QUALITY = 90
 
@@ -21,9 +21,10 @@ def main() -> int:
         _verify(args.verify)
         return EXIT_OK
 
-    from lib.packing import PackOptions, pack
-    from lib.readable import quoted, readable
-    from lib.run_folder import BAD_IMAGES
+    from lib.data.packed.options import PackOptions
+    from lib.data.packed.packing import pack
+    from lib.runtime.run_folder import BAD_IMAGES
+    from lib.runtime.text import quoted, readable
 
     options = PackOptions(
         resize=args.resize,
@@ -54,7 +55,7 @@ def main() -> int:
 
 def _verify(root: str) -> None:
     """Raise PartlyFailed that names the files that are damaged."""
-    from lib.packing import damaged_files
+    from lib.data.packed.verify import damaged_files
 
     wrong, num_files = damaged_files(root)
     if wrong:

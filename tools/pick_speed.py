@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
-from lib.environment import num_cores
+from lib.runtime.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
+from lib.runtime.environment import num_cores
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -35,8 +35,9 @@ def main() -> int:
     from lib.benchmark import picking
     from lib.benchmark.network import Task
     from lib.benchmark.rounds import machine
-    from lib.config import load_config, repeats
-    from lib.device import configure, describe, select_device
+    from lib.config.load import load_config
+    from lib.config.overrides import repeats
+    from lib.runtime.device import configure, describe, select_device
 
     for remark in repeats(args.overrides):
         say(f"[Warning] {remark}")
@@ -89,7 +90,7 @@ def _deeper_queue(args: argparse.Namespace, fastest: Outcome) -> str:
 
 def _refusal(args: argparse.Namespace, config: CfgNode, way: Task) -> str:
     """Return why a way does not go with the other settings, SYNC_BN say; '' where it does."""
-    from lib.config import load_config
+    from lib.config.load import load_config
 
     batch = ["TRAIN.BATCH_SIZE_PER_GPU", str(way.batch)]
     try:

@@ -13,11 +13,11 @@ from pathlib import Path
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import ArgumentParser, run_script
-from lib.csv_text import NOTE
-from lib.environment import read_environment
-from lib.launch import Cluster
-from lib.run_folder import LOGS
+from lib.runtime.cli import ArgumentParser, run_script
+from lib.runtime.csv_text import NOTE
+from lib.runtime.environment import read_environment
+from lib.runtime.launch import Cluster
+from lib.runtime.run_folder import LOGS
 
 _KEYS = {"workers": "WORKERS", "bs": "TEST.BATCH_SIZE_PER_GPU", "precision": "TRAIN.PRECISION"}
 
@@ -26,8 +26,8 @@ def main() -> int:
     """Parse the command line and predict."""
     args = _parse()
 
-    from lib.distributed import Processes  # loads torch, whose failure is explained
-    from lib.predict import PredictRequest, predict_pictures
+    from lib.evaluation.predict.run import PredictRequest, predict_pictures
+    from lib.runtime.distributed import Processes  # loads torch, whose failure is explained
 
     request = PredictRequest(
         tuple(args.pictures),

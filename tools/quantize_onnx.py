@@ -7,14 +7,14 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, needing, run_script, say
+from lib.runtime.cli import EXIT_OK, ArgumentParser, needing, run_script, say
 
 
 def main() -> int:
     """Write the model, compare it with the original, and refuse it where it lost too much."""
     args = _parse()
     with needing("pip install -r requirement_for_infer.txt"):
-        from lib.quantize import ShrinkOptions, shrink
+        from lib.export.quantize.run import ShrinkOptions, shrink
     options = ShrinkOptions(
         args.calibration,
         args.evaluate,

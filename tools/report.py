@@ -14,18 +14,20 @@ from tempfile import TemporaryDirectory
 import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib import run_folder
-from lib.cli import ArgumentParser, run_script, say
-from lib.environment import read_environment
-from lib.launch import Cluster
-from lib.stores import is_url
+from lib.runtime import run_folder
+from lib.runtime.cli import ArgumentParser, run_script, say
+from lib.runtime.environment import read_environment
+from lib.runtime.files import is_url
+from lib.runtime.launch import Cluster
 
 
 def main() -> int:
     """Read the run folder, evaluate if need be, write the page."""
     args = _parse()
 
-    from lib.report import find_pictures, read_run, write_report  # loads torch: not for --help
+    from lib.report.mistakes import find_pictures  # loads torch: not for --help
+    from lib.report.page import write_report  # loads torch: not for --help
+    from lib.report.run_files import read_run  # loads torch: not for --help
 
     run = read_run(args.run)
     data_path = _data_path(args.data_path)
@@ -58,8 +60,8 @@ def _evaluate(
     args: argparse.Namespace, data_path: Path | str, best_epoch: int, *, folder: Path
 ) -> None:
     """Evaluate the best weights; their predictions go to the run, all else to `folder`."""
-    from lib.distributed import Processes
-    from lib.evaluator import EvalRequest, evaluate_weights
+    from lib.evaluation.run import EvalRequest, evaluate_weights
+    from lib.runtime.distributed import Processes
 
     overrides = []
     for key, value in (("WORKERS", args.workers), ("TEST.BATCH_SIZE_PER_GPU", args.bs)):

@@ -8,7 +8,7 @@ import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 import _training
 
-from lib.cli import ArgumentParser, run_script
+from lib.runtime.cli import ArgumentParser, run_script
 
 
 def main() -> int:

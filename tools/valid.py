@@ -15,13 +15,13 @@ import _common
 import _init_paths  # noqa: F401  puts the repository on sys.path
 from yacs.config import CfgNode
 
-from lib.cli import ArgumentParser, PartlyFailed, run_script
-from lib.config import default_run_folder, load_config
-from lib.recipe import INPUT_KEYS
-from lib.csv_text import NOTE
-from lib.environment import read_environment
-from lib.launch import Cluster, end_with_parent
-from lib.run_folder import BEST, CONFIG, EVAL, LOGS
+from lib.config.load import default_run_folder, load_config
+from lib.config.recipe import INPUT_KEYS
+from lib.runtime.cli import ArgumentParser, PartlyFailed, run_script
+from lib.runtime.csv_text import NOTE
+from lib.runtime.environment import read_environment
+from lib.runtime.launch import Cluster, end_with_parent
+from lib.runtime.run_folder import BEST, CONFIG, EVAL, LOGS
 
 _KEYS = {
     "workers": ("WORKERS",),
@@ -42,10 +42,10 @@ def main() -> int:
     weights = config.TEST.MODEL_FILE or run / BEST
     folder = args.out or run / EVAL
 
-    from lib.distributed import Processes  # loads torch, whose failure is explained
-    from lib.evaluation import ClassChoice
-    from lib.evaluator import EvalRequest, evaluate_weights
-    from lib.weights import find_weights
+    from lib.evaluation.classes import ClassChoice
+    from lib.evaluation.run import EvalRequest, evaluate_weights
+    from lib.models.weights.find import find_weights
+    from lib.runtime.distributed import Processes  # loads torch, whose failure is explained
 
     if environment.ranks.local_rank == 0 and config.TEST.MODEL_FILE:
         find_weights(weights)  # the others wait for this process to join them

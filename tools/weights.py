@@ -13,9 +13,11 @@ from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.cli import EXIT_OK, ArgumentParser, run_script, say
-from lib.files import open_atomically, write_whole
-from lib.weights import DEFAULTS, ENTRIES, Entry, cached, find_weights, published, weight_suffix
+from lib.models.weights.find import cached, find_weights, published
+from lib.models.weights.forms import weight_suffix
+from lib.models.weights.registry import DEFAULTS, ENTRIES, Entry
+from lib.runtime.cli import EXIT_OK, ArgumentParser, run_script, say
+from lib.runtime.files import open_atomically, write_whole
 
 _BLOCK_BYTES = 1 << 20
 _HEADER = ("name", "network", "published by", "top-1", "top-5", "preprocessing", "cached")
@@ -103,7 +105,7 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> list[str]:
-    from lib.weight_info import inspect  # loads torch, which `list` and `get` do without
+    from lib.models.weights.inspect import inspect  # loads torch, which `list` and `get` do without
 
     entry = published(args.words[0])
     return [*inspect(args.words[0]), *([] if entry is None else _facts(entry))]
@@ -118,8 +120,8 @@ def _facts(entry: Entry) -> list[str]:
 
 
 def _convert(args: argparse.Namespace) -> list[str]:
-    from lib.config import load_config
-    from lib.weight_info import convert
+    from lib.config.load import load_config
+    from lib.models.weights.inspect import convert
 
     config = load_config(args.cfg) if args.cfg else None
     return [convert(args.words[0], Path(args.words[1]), config)]

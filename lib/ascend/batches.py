@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from lib.ascend.checks import EXPORT_AGAIN, PROBLEM, Finding, inputs_of, load_graph
-from lib.onnx_graph import constants_of
+from lib.export.atc_rules import EXPORT_AGAIN, PROBLEM, Finding, inputs_of, load_graph
+from lib.export.onnx_graph import constants_of
 
 _MANY_VALUES = 1024  # no shape has so many, so their numbers don't matter to shapes
 _Shapes = Mapping[str, tuple[int, ...]]

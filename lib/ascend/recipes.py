@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.ascend.checks import PROBLEM, Finding, load_graph
-from lib.onnx_file import RECIPE_KEY, metadata_of, parse_recipe
-from lib.recipe import Recipe
+from lib.config.recipe import Recipe
+from lib.export.atc_rules import PROBLEM, Finding, load_graph
+from lib.export.onnx_metadata import RECIPE_KEY, metadata_of, parse_recipe
 
 
 def recipe_of(path: Path, side: int) -> Recipe:

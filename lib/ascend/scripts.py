@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from lib.ascend.checks import ModelInput
-from lib.ascend.pictures import crop_margin, uint8_size
-from lib.files import write_atomically
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from lib.ascend.aipp import crop_margin, uint8_size
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from lib.export.atc_rules import ModelInput
+from lib.runtime.files import write_atomically
 
 # What --precision_mode_v2 takes (fp16 by default), and what its older twin --precision_mode does.
 PRECISION_MODES = ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16")
@@ -138,7 +138,7 @@ def aipp_config(side: int) -> str:
     """Return aipp.cfg: crop and normalisation inside the .om, for a network of `side` pixels.
 
     AIPP computes (pixel - mean_chn - min_chn) * var_reci_chn on 0..255. It keeps these numbers as
-    float16, so the result differs from that of `lib.transforms` by up to 0.0012.
+    float16, so the result differs from that of `lib.data.transforms` by up to 0.0012.
     """
     size, margin = uint8_size(side), crop_margin(side)
     lines = [

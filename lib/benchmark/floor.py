@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lib import device as devices
-from lib.model_info import ModelInfo
+from lib.models.complexity import ModelInfo
+from lib.runtime import device as devices
 
 # A backward pass computes the gradients of the inputs and of the weights.
 _PASSES = {"infer": 1, "train": 3}

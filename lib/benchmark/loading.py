@@ -15,20 +15,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lib.benchmark.rounds import Row, compare, peer_module, torch_threads
-from lib.data import (
-    ImageList,
-    LoaderOptions,
-    TrainBatches,
-    choose_decoder,
-    has_fast_decoder,
-    read_val,
-    train_loader,
-)
-from lib.data.decoding import FAST, PILLOW, Augmentation
-from lib.data.loading import Sample, TrainImages
-from lib.packing import PackOptions, pack
-from lib.pictures import is_picture
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
+from lib.data.build import read_val
+from lib.data.decoding import FAST, PILLOW, Augmentation, choose_decoder, has_fast_decoder
+from lib.data.image_list import ImageList
+from lib.data.loading import LoaderOptions, Sample, TrainImages, train_loader
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
+from lib.data.picture_files import is_picture
+from lib.data.samplers import TrainBatches
 
 GOAL_A_CORE, GOAL_WORKERS, GOAL_PACKED = 2.2, 1.8, 4.0
 _MODE, _UNIT = "load", "pictures/s"

@@ -11,17 +11,18 @@ from torch import nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from lib import device as devices
-from lib.assembly import place
 from lib.benchmark.floor import Rates, floor_of, measure_rates
 from lib.benchmark.rounds import Row, Work, compare, peer_module
-from lib.config import default_config, value_at
-from lib.model_info import measure_model
-from lib.models.fast import fold_batch_norms
+from lib.config.check import value_at
+from lib.config.defaults import default_config
+from lib.models.build import place
+from lib.models.complexity import measure_model
+from lib.models.folding import fold_batch_norms
 from lib.models.hrnet import build_hrnet
 from lib.models.padded import pad_widths, widen
-from lib.optim import OptimizerOptions, build_optimizer
-from lib.precision import Precision
+from lib.runtime import device as devices
+from lib.runtime.precision import Precision
+from lib.training.optim import OptimizerOptions, build_optimizer
 
 _NUM_CLASSES = 1000
 _UNIT = "images/s"

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib import device as devices
 from lib.benchmark.network import Task, ours_network, ours_training, synthetic_batch
 from lib.models.hrnet import find_spec
-from lib.precision import Precision
+from lib.runtime import device as devices
+from lib.runtime.precision import Precision
 
 _WARMUP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 20
 _COMPARED_IMAGES = 32

@@ -11,11 +11,11 @@ from pathlib import Path
 from PIL import Image
 
 from lib.benchmark.rounds import Row, compare, peer_module, torch_threads
-from lib.environment import num_cores
-from lib.files import write_atomically
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
-from lib.offline.record import ENDING
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
+from lib.offline.preprocess_record import ENDING
+from lib.runtime.environment import num_cores
+from lib.runtime.files import write_atomically
 
 _MODE, _UNIT = "preprocess", "pictures/s"
 GOAL_A_CORE = 1.3

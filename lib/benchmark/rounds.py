@@ -18,7 +18,7 @@ from types import ModuleType
 
 import torch
 
-from lib.environment import installed_version
+from lib.runtime.environment import installed_version
 
 Work = Callable[[], object]
 

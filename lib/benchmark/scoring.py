@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.benchmark.rounds import Row, compare
-from lib.label_file import write_labels
+from lib.data.label_file import write_labels
 from lib.offline.scores import read_labels, score_folder
 
 GOAL_TEXT = 8.0

@@ -12,19 +12,21 @@ import torch
 from torch import nn
 
 from lib.benchmark.rounds import Row, Work, compare, torch_threads
-from lib.config import load_config
-from lib.environment import num_cores
-from lib.export import ExportOptions, export_onnx
+from lib.config.load import load_config
+from lib.config.recipe import Recipe
+from lib.export.onnx_metadata import load_model
+from lib.export.options import ExportOptions
+from lib.export.quantize.comparison import compare as compare_models
+from lib.export.quantize.convert import MIN_OPSET, quantize_int8
+from lib.export.quantize.pictures import Picture, comparison_pictures
+from lib.export.run import export_onnx
 from lib.models.build import build_model
+from lib.models.resolver import resolve
+from lib.offline.infer.openvino_session import computes_in_bf16
+from lib.offline.infer.runner import InferRequest, Outcome, run_request
+from lib.offline.infer.session import BACKENDS, open_session
 from lib.offline.preprocess import PreprocessOptions, preprocess
-from lib.offline_infer import InferRequest, Outcome, run_request
-from lib.offline_infer.openvino_session import computes_in_bf16
-from lib.offline_infer.session import BACKENDS, open_session
-from lib.onnx_file import load_model
-from lib.quantize import MIN_OPSET, Picture, comparison_pictures, quantize_int8
-from lib.quantize import compare as compare_models
-from lib.recipe import Recipe
-from lib.resolver import resolve
+from lib.runtime.environment import num_cores
 
 GOAL_ONNX, GOAL_INT8, GOAL_WHOLE_RUN = 1.5, 2.5, 0.9
 _BATCHES_A_ROUND = 4

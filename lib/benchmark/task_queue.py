@@ -10,7 +10,7 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 
-from lib.environment import task_queue_level, variables_with
+from lib.runtime.environment import task_queue_level, variables_with
 
 _VARIABLE, _DEEPER = "TASK_QUEUE_ENABLE", "2"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from yacs.config import CfgNode
 
-from lib.checked import shown
-from lib.readable import readable
-from lib.recipe import ORIENTATIONS
+from lib.config.recipe import ORIENTATIONS
+from lib.runtime.checked import shown
+from lib.runtime.text import readable
 
 CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),

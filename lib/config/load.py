@@ -14,12 +14,12 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from lib.checked import shown
 from lib.config.check import check, leaves
 from lib.config.defaults import LEGACY_KEYS, OFFICIAL_NAME, default_config
 from lib.config.overrides import tree_of
 from lib.config.yaml_text import NotYamlError, read_yaml
-from lib.readable import readable
+from lib.runtime.checked import shown
+from lib.runtime.text import readable
 
 _MAX_BYTES = 2**20  # of an experiment file; those of this repository have two thousand
 _DECIMAL = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|inf|nan)", re.IGNORECASE)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from yacs.config import CfgNode
 
-from lib.checked import shown
 from lib.config.check import leaves
 from lib.config.yaml_text import MAX_DEPTH, read_yaml
-from lib.readable import readable
+from lib.runtime.checked import shown
+from lib.runtime.text import readable
 
 
 def tree_of(overrides: Sequence[str], defaults: CfgNode) -> dict[str, object]:

@@ -10,8 +10,8 @@ import re
 
 import yaml
 
-from lib.checked import shown
-from lib.readable import readable
+from lib.runtime.checked import shown
+from lib.runtime.text import readable
 
 MAX_DEPTH = 20  # blocks within blocks; an experiment has five
 _MAX_VALUES = 5000  # with each alias counted as what it stands for

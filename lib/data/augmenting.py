@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lib.recipe import IMAGENET_MEAN
-from lib.transforms import PixelArray
+from lib.config.recipe import IMAGENET_MEAN
+from lib.data.transforms import PixelArray
 
 NO, RANDAUGMENT, TRIVIALAUGMENT = "no", "randaugment", "trivialaugment"
 # The normalisation makes this all but zero.

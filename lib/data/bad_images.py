@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from lib.data.lists import ImageList
-from lib.files import append_lines
-from lib.readable import quoted, readable, shorten
+from lib.data.image_list import ImageList
+from lib.runtime.files import append_lines
+from lib.runtime.text import quoted, readable, shorten
 
 POLICIES = ("skip", "fail")
 
@@ -20,6 +20,9 @@ class BadImage(NamedTuple):
 
     path: str
     reason: str
+
+
+BadImages = list[BadImage]
 
 
 def in_one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Training pictures from files: as `lib.transforms` defines them, or nearly so in less time.
+"""Training pictures from files: as `lib.data.transforms` defines them, or nearly so in less time.
 
 The fast decoder reads JPEG files with libjpeg-turbo (simplejpeg): no rows below the crop, and at a
 half, a quarter or an eighth of the size where the crop keeps at least the pixels that are wanted.
@@ -21,8 +21,8 @@ from PIL import Image
 from torch.nn import functional
 
 from lib.data.augmenting import Changer, Extras, changer
-from lib.rgb import EXIF, IGNORE, open_rgb, read_orientation
-from lib.transforms import PixelArray, random_crop_box, train_pixels
+from lib.data.rgb import EXIF, IGNORE, open_rgb, read_orientation
+from lib.data.transforms import PixelArray, random_crop_box, train_pixels
 
 try:
     import simplejpeg
@@ -46,14 +46,14 @@ _CONTEXT_ROWS = 2  # a row's colours are blended with those of the next row of c
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training pictures are made to; see `lib.transforms.train_pixels`."""
+    """What training pictures are made to; see `lib.data.transforms.train_pixels`."""
 
     size: int
     scale: tuple[float, float]
     ratio: tuple[float, float]
     hflip: float
     extras: Extras = Extras()
-    orientation: str = IGNORE  # see `lib.rgb.open_rgb`
+    orientation: str = IGNORE  # see `lib.data.rgb.open_rgb`
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def choose_decoder(setting: str, *, is_installed: bool, saved: str | None = None
 def train_reader(decoder: str, augmentation: Augmentation) -> TrainReader:
     """Return what reads a training picture: a pure function of the file and the generator's state.
 
-    It raises what `lib.transforms.open_rgb` raises, and has then drawn no random number.
+    It raises what `lib.data.transforms.open_rgb` raises, and has then drawn no random number.
 
     Raises:
         ValueError: see `lib.data.augmenting.changer`.

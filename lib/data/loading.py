@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from lib.config.recipe import Recipe
 from lib.data.augmenting import NO_EXTRAS, Extras
 from lib.data.bad_images import BadImage, describe_failure
 from lib.data.decoding import PILLOW, Augmentation, train_reader
-from lib.data.lists import ImageList
+from lib.data.image_list import ImageList
+from lib.data.rgb import IGNORE, open_rgb, warnings_named
 from lib.data.samplers import EvalBatches, SampleKey, TrainBatches
+from lib.data.transforms import PixelArray, eval_pixels
 from lib.data.watching import WatchedLoader, end_worker_that_loses_a_batch
-from lib.environment import check_num_workers, num_cores
-from lib.recipe import Recipe
-from lib.rgb import IGNORE, open_rgb, warnings_named
-from lib.shortages import is_shortage
-from lib.transforms import PixelArray, eval_pixels
+from lib.runtime.environment import check_num_workers, num_cores
+from lib.runtime.shortages import is_shortage
 
 MAX_REPLACEMENTS = 10
 
@@ -67,7 +67,7 @@ class LoaderOptions:
         seed: seed of the run.
         rank, world_size: which shard of the pictures this process has, of how many.
         pin_memory: put batches in page-locked memory, for a faster copy to an accelerator.
-        orientation: of training pictures; see `lib.rgb.open_rgb`. Evaluation has its recipe's.
+        orientation: of training pictures; see `lib.data.rgb.open_rgb`. Evaluation has its recipe's.
 
     Raises:
         ValueError: a number outside its range.
@@ -116,7 +116,7 @@ class ImageFiles:
     def picture(self, index: int) -> str | bytes:
         """What is decoded: a file's path, or what the file held that is in a shard now.
 
-        Raises lib.stores.StorageError where a shard can't be read.
+        Raises lib.data.packed.storage.StorageError where a shard can't be read.
         """
         return self.path(index) if self._contents is None else self._contents.read(index)
 
@@ -229,7 +229,7 @@ def train_loader(
     Args:
         images: at least one.
         options: see there.
-        scale, ratio, hflip: see `lib.transforms.train_pixels`.
+        scale, ratio, hflip: see `lib.data.transforms.train_pixels`.
         decoder: what `lib.data.decoding.choose_decoder` returned.
         extras: what else is done to a picture.
 

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from lib.recipe import USUAL, Recipe
+from lib.config.recipe import USUAL, Recipe
 
 
 class Normalize(nn.Module):
     """uint8 N x H x W x 3 to float32 N x 3 x H x W: (images / 255 - mean) / std.
 
     Pictures travel to the device as bytes, a quarter of the traffic. On the CPU the result is
-    bit-equal to `lib.transforms.normalize`.
+    bit-equal to `lib.data.transforms.normalize`.
 
     Args:
         recipe: whose mean and standard deviation are taken.

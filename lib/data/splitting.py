@@ -8,8 +8,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib.data.lists import ImageList
-from lib.pictures import LeftOut
+from lib.data.image_list import ImageList
+from lib.data.picture_files import LeftOut
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,8 @@ from typing import NoReturn
 
 from torch.utils.data import DataLoader
 
-from lib.cli import PartlyFailed
-from lib.shortages import (
-    OUT_OF_MEMORY,
-    OUT_OF_OPEN_FILES,
-    OUT_OF_SHARED_MEMORY,
-    shortage,
-)
+from lib.runtime.cli import PartlyFailed
+from lib.runtime.shortages import OUT_OF_MEMORY, OUT_OF_OPEN_FILES, OUT_OF_SHARED_MEMORY, shortage
 
 LONGEST_WAIT_S = 1800.0  # for one batch; ranks wait as long for each other
 _ENOUGH_FILES = 65_536

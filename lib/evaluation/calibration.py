@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from lib.cli import needing
 from lib.evaluation.measure import Measure, Measured
-from lib.plots.reliability import NUM_BINS, save_reliability
-from lib.predictions import Predictions
+from lib.metrics.predictions import Predictions
+from lib.report.plots.reliability import NUM_BINS, save_reliability
+from lib.runtime.cli import needing
 
 
 def calibration_measure(diagram: Path) -> Measure:

@@ -1,8 +1,8 @@
 """Which of a network's outputs the classes of an evaluation's pictures are.
 
 Without a choice the class folders are looked up among the network's class names, or stand for its
-outputs in sorted order (`lib.data.lists`). Test sets of ImageNet need more: ImageNet-V2 numbers its
-folders, ImageNet-A and -R have 200 of the 1000 classes and are scored among those alone.
+outputs in sorted order (`image_list`). Test sets of ImageNet need more: ImageNet-V2 numbers
+its folders, ImageNet-A and -R have 200 of the 1000 classes and are scored among those alone.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from lib.checked import COUNT, parse_json
-from lib.class_file import read_class_list
-from lib.data import ImageList
-from lib.data.lists import class_folders
-from lib.label_file import read_label_lines
-from lib.readable import look_alikes, quoted, shorten
+from lib.data.class_file import read_class_list
+from lib.data.image_list import ImageList, class_folders
+from lib.data.label_file import read_label_lines
+from lib.runtime.checked import COUNT, parse_json
+from lib.runtime.text import look_alikes, quoted, shorten
 
 NUMBERS = "numbers"  # the class map of folders whose names are output numbers
 MAP_FORM = "'<class folder> <output, from 0>'"
@@ -69,8 +68,8 @@ def read_evaluation_set(
     """Return the pictures that `read` lists, for a network of `num_outputs`.
 
     `class_names` are the network's as the weight file has them, if it does.
-    Raises FileNotFoundError and ValueError: see `lib.data.lists.read_val`; a file of the choice
-    that is missing or of another form, or that does not fit the folders or the network.
+    Raises FileNotFoundError and ValueError: see `read_val`; a file of the choice that is missing
+    or of another form, or that does not fit the folders or the network.
     """
     if choice.train_classes is not None:
         class_names = read_class_names(choice.train_classes, num_outputs=num_outputs)

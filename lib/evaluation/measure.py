@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lib.predictions import Predictions
+from lib.metrics.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.checked import COUNT, read_json
 from lib.evaluation.classes import EvaluationSet
 from lib.evaluation.measure import Measured
-from lib.predictions import NO_CLASS, Predictions
-from lib.readable import shorten
+from lib.metrics.predictions import NO_CLASS, Predictions
+from lib.runtime.checked import COUNT, read_json
+from lib.runtime.text import shorten
 
 NUM_PICTURES = 50_000
 # In folders, tar shards and exports the name has more before or behind it.

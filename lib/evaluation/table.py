@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.csv_text import csv_text
-from lib.data import ImageList
-from lib.files import write_atomically
-from lib.predictions import Predictions
+from lib.data.image_list import ImageList
+from lib.metrics.predictions import Predictions
+from lib.runtime.csv_text import csv_text
+from lib.runtime.files import write_atomically
 
 
 def write_predictions(
@@ -20,7 +20,7 @@ def write_predictions(
 
     Files are named from the data path `root`; the order is that of the image list. Where the
     outputs were not finite, no class is likely and its fields are empty. A name that a spreadsheet
-    would compute has an apostrophe in front, see `lib.csv_text`. Raises OSError.
+    would compute has an apostrophe in front, see `lib.runtime.csv_text`. Raises OSError.
     """
     ranks = range(1, predictions.classes.shape[1] + 1)
     pairs = (f"{what}_{rank}" for rank in ranks for what in ("predicted", "probability"))

@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from lib.ascend import MAX_IR_VERSION, PROBLEM, check_model
-from lib.export.options import ATC, ExportOptions
-from lib.onnx_file import (
+from lib.config.recipe import Recipe
+from lib.export.atc_rules import MAX_IR_VERSION, PROBLEM, check_model
+from lib.export.onnx_graph import constants_of, drop_unused_constants, set_nodes
+from lib.export.onnx_metadata import (
     ARCH_KEY,
     CHECKPOINT_KEY,
     CLASS_NAMES_KEY,
@@ -20,8 +21,7 @@ from lib.onnx_file import (
     STANDARD_DOMAINS,
     opset_of,
 )
-from lib.onnx_graph import constants_of, drop_unused_constants, set_nodes
-from lib.recipe import Recipe
+from lib.export.options import ATC, ExportOptions
 
 INPUT, OUTPUT, BATCH_AXIS = "image", "class", "batch"
 

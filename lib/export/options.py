@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from lib.ascend import OPSETS as ATC_READS
-from lib.ascend import SAFE_OPSETS
+from lib.export.atc_rules import OPSETS as ATC_READS
+from lib.export.atc_rules import SAFE_OPSETS
 
 ATC, MODERN = "atc", "modern"
 PROFILES = (ATC, MODERN)

@@ -13,17 +13,17 @@ import onnxruntime
 import torch
 from torch import nn
 
-from lib.cli import PartlyFailed
+from lib.config.recipe import Recipe
 from lib.export.graph import broken_promises, describe, signature
+from lib.export.onnx_metadata import opset_of
 from lib.export.options import ExportOptions
 from lib.export.verify import TOLERANCE, Check, Pictures, read_pictures, verify_onnx
 from lib.export.write import check_available, write_graph
-from lib.files import scratch_beside, sha256_of, write_json
-from lib.onnx_file import opset_of
-from lib.recipe import Recipe
-from lib.resolver import Resolved, resolve
-from lib.stops import stops_raised
-from lib.weight_file import WeightFile
+from lib.models.resolver import Resolved, resolve
+from lib.models.weights.load import WeightFile
+from lib.runtime.cli import PartlyFailed
+from lib.runtime.files import scratch_beside, sha256_of, write_json
+from lib.runtime.signals import stops_raised
 
 SUFFIX = ".onnx"
 
@@ -62,8 +62,7 @@ def export_onnx(
 ) -> ExportReport:
     """Write the weights `checkpoint` as the ONNX file `output`, with a receipt beside it.
 
-    `cfg` and `overrides` are `lib.resolver.resolve`'s; `say` gets the lines on what belongs to the
-    weights.
+    `cfg` and `overrides` are the resolver's; `say` gets the lines on what belongs to the weights.
 
     The file gets its name only after ONNX's checker and the comparison with the network; else it
     is kept as `<name>.failed.onnx` and PartlyFailed is raised. An earlier `output` is then left.

@@ -12,10 +12,10 @@ import onnxruntime
 import torch
 from torch import nn
 
+from lib.config.recipe import Recipe
+from lib.data.picture_files import find_pictures, network_input
 from lib.export.graph import INPUT, OUTPUT
 from lib.export.options import DYNAMIC_CHECKS, ExportOptions
-from lib.pictures import find_pictures, network_input
-from lib.recipe import Recipe
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import nn
 
-from lib.ascend import MAX_IR_VERSION
+from lib.export.atc_rules import MAX_IR_VERSION
 from lib.export.graph import (
     BATCH_AXIS,
     INPUT,
@@ -28,7 +28,7 @@ from lib.export.graph import (
     strip_traces,
 )
 from lib.export.options import ATC, MODERN, ExportOptions
-from lib.models.fast import fold_batch_norms
+from lib.models.folding import fold_batch_norms
 
 _TRACED_BATCH = 2  # of a dynamic export; torch.export takes a batch of 1 for a constant
 

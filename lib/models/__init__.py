@@ -1,1 +1,1 @@
-"""The network and the forms in which it is described."""
+"""HRNet, and the way from a weight file to a network."""

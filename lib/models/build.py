@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+from torch import nn
 from yacs.config import CfgNode
 
-from lib.config import OFFICIAL_NAME
+from lib.config.defaults import OFFICIAL_NAME
 from lib.models.hrnet import HRNet, HRNetSpec, build_hrnet, find_spec
 from lib.models.official import spec_from_official
+from lib.models.wrappers import MirroredMean
+from lib.runtime import device as devices
 
 
 def network_spec(config: CfgNode) -> HRNetSpec:
@@ -27,3 +31,14 @@ def network_spec(config: CfgNode) -> HRNetSpec:
 def build_model(config: CfgNode, num_classes: int) -> HRNet:
     """Return the configuration's network, freshly initialised, with `num_classes` outputs."""
     return build_hrnet(network_spec(config), num_classes)
+
+
+def place(network: nn.Module, device: torch.device, memory_format: str = "auto") -> None:
+    """Move a network to the device, in the layout that TRAIN.MEMORY_FORMAT says."""
+    layout = devices.memory_format(device, memory_format)
+    network.to(device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def eval_view(config: CfgNode, network: nn.Module) -> nn.Module:
+    """Return the network as it is evaluated: with mirror images where TEST.FLIP says so."""
+    return MirroredMean(network) if config.TEST.FLIP else network

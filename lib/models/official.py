@@ -8,9 +8,9 @@ import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 
-from lib.checked import shown
 from lib.models.hrnet import HRNetSpec, StageSpec
-from lib.readable import readable
+from lib.runtime.checked import shown
+from lib.runtime.text import readable
 
 _STAGES = ("STAGE1", "STAGE2", "STAGE3", "STAGE4")
 _BRANCH_KEYS = ("NUM_BRANCHES", "NUM_RANCHES")

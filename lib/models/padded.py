@@ -67,7 +67,7 @@ def pad_widths(network: nn.Module, multiple: int) -> nn.Module:
 def widen(folded: nn.Module, multiple: int) -> nn.Module:
     """Add the zeros to an HRNet's weights, once and for all; return the network itself.
 
-    For one whose batch norms are folded (see `lib.models.fast`), and that is not saved.
+    For one whose batch norms are folded (see `lib.models.folding`), and that is not saved.
     """
     for name, conv in folded.named_modules():
         if not isinstance(conv, nn.Conv2d):

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib.readable import quoted, readable, shorten
+from lib.runtime.text import quoted, readable, shorten
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755  # whatever the umask
 

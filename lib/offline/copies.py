@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.offline.predictions import read_whole
+from lib.offline.prediction_files import read_whole
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.class_file import read_class_list
-from lib.onnx_file import class_names_of, load_model
-from lib.pictures import LeftOut, find_sources
-from lib.readable import look_alikes, shorten
+from lib.data.class_file import read_class_list
+from lib.data.picture_files import LeftOut, find_sources
+from lib.export.onnx_metadata import class_names_of, load_model
+from lib.runtime.text import look_alikes, shorten
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from lib.readable import readable
+from lib.runtime.text import readable
 
 _READERS = {
     (1, 0): npy_format.read_array_header_1_0,

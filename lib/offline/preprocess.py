@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from lib import run_folder
-from lib.cli import PartlyFailed
-from lib.environment import check_num_workers, num_cores
-from lib.files import write_atomically
+from lib.config.recipe import Recipe
+from lib.data.picture_files import LeftOut, Sources, find_sources, one_line
+from lib.data.rgb import open_rgb
+from lib.data.transforms import center_crop, normalize, resize_short_side
 from lib.offline.ais_bench import (
     FILE_MODE,
     FOLDER_MODE,
@@ -30,15 +30,15 @@ from lib.offline.ais_bench import (
     faults_of_names,
     make_acceptable,
 )
-from lib.offline.pixels import eval_crop
-from lib.offline.pool import run_in_processes
-from lib.offline.record import Target, origins_of, sum_of
-from lib.pictures import LeftOut, Sources, find_sources, one_line
-from lib.readable import shorten
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.stops import Check, stops_noted
-from lib.transforms import center_crop, normalize, resize_short_side
+from lib.offline.fast_crop import eval_crop
+from lib.offline.preprocess_record import Target, origins_of, sum_of
+from lib.runtime import run_folder
+from lib.runtime.cli import PartlyFailed
+from lib.runtime.environment import check_num_workers, num_cores
+from lib.runtime.files import write_atomically
+from lib.runtime.pool import run_in_processes
+from lib.runtime.signals import Check, stops_noted
+from lib.runtime.text import shorten
 
 MODEL = "hrnet"
 
@@ -95,7 +95,7 @@ def picture_planes(path: str | Path, recipe: Recipe) -> npt.NDArray[np.float32]:
     """The network's input, float32 3 x crop x crop; equal to `normalize(eval_pixels(...))`.
 
     Raises:
-        Exception: of many kinds, for a file that can't be decoded; see `lib.transforms.open_rgb`.
+        Exception: of many kinds, for a file that can't be decoded; see `open_rgb`.
     """
     image = open_rgb(path, orientation=recipe.orientation)
     if recipe.interpolation == _FAST:

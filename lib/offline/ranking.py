@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lib.confusion import answers_of
-from lib.environment import num_cores
+from lib.metrics.confusion import answers_of
 from lib.offline.element_type import USUAL, element_type, is_wild
-from lib.offline.percent_f import Millionths, rows_of_millionths
-from lib.offline.pool import run_in_processes
-from lib.offline.predictions import has_several_rows, parse_prediction, read_whole
+from lib.offline.fast_text import Millionths, rows_of_millionths
+from lib.offline.prediction_files import has_several_rows, parse_prediction, read_whole
+from lib.runtime.environment import num_cores
+from lib.runtime.pool import run_in_processes
 
 Indices = npt.NDArray[np.int64]
 Values = npt.NDArray[np.floating] | Millionths

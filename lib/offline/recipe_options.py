@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.checked import read_json
-from lib.cli import ArgumentParser
-from lib.onnx_file import load_model, metadata_of, recipe_of
-from lib.recipe import CHANNELS, INTERPOLATIONS, ORIENTATIONS, Recipe
+from lib.config.recipe import CHANNELS, INTERPOLATIONS, ORIENTATIONS, Recipe
+from lib.export.onnx_metadata import load_model, metadata_of, recipe_of
+from lib.runtime.checked import read_json
+from lib.runtime.cli import ArgumentParser
 
 _MAX_MEAN = 1.0  # of pixels in 0..1
 OPTIONS = "--recipe, --resize, --crop_share, --mean, --std, --interpolation, --channels"

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.confusion import ConfusionCounts
-from lib.files import write_atomically
-from lib.label_file import LABEL_FORM, read_label_lines
+from lib.data.label_file import LABEL_FORM, read_label_lines
+from lib.data.picture_files import picture_stem
+from lib.metrics.confusion import ConfusionCounts
 from lib.offline.copies import Copies, set_copies_aside
 from lib.offline.element_type import USUAL
-from lib.offline.mappings import better_mapping, could_not_tell
-from lib.offline.predictions import prediction_names, stem_of
+from lib.offline.label_order import better_mapping, could_not_tell
+from lib.offline.prediction_files import prediction_names, stem_of
 from lib.offline.ranking import FileForm, Indices, find_form, rank_files
-from lib.pictures import picture_stem
-from lib.readable import look_alikes, quoted, readable, shorten
+from lib.runtime.files import write_atomically
+from lib.runtime.text import look_alikes, quoted, readable, shorten
 
 # TensorFlow's networks for ImageNet have a background class in front of the thousand.
 _OUTPUTS_WITH_BACKGROUND = 1001
@@ -312,7 +312,9 @@ def confusion_of(scores: Scores) -> ConfusionCounts:
 
 def _draw_confusion(scores: Scores, path: Path) -> None:
     try:
-        from lib.plots import save_confusion  # here: no other offline step needs what it imports
+        from lib.report.plots.confusion import (
+            save_confusion,  # here: no other offline step needs what it imports
+        )
     except ImportError as error:
         raise ValueError(
             f"the confusion matrix can't be drawn: {error}; install that, or leave the picture out"

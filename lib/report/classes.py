@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lib.plots.confusion import confusion_svg
-from lib.predictions import Predictions
+from lib.metrics.predictions import Predictions
+from lib.report.plots.confusion import confusion_svg
 
 NUM_CONFUSIONS = 20
 

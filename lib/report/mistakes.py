@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 
-from lib.config import load_config
-from lib.data import ImageList, SetAside, read_val
+from lib.config.load import load_config
+from lib.data.build import read_val
+from lib.data.image_list import ImageList
+from lib.data.rgb import IGNORE, open_rgb
+from lib.data.splitting import SetAside
+from lib.metrics.predictions_file import KeptPredictions, relative_paths
 from lib.report.images import data_uri
-from lib.report.kept import KeptPredictions, relative_paths
-from lib.report.reading import RunFiles
-from lib.rgb import IGNORE, open_rgb
-from lib.run_folder import CONFIG
-from lib.stores import is_url
+from lib.report.run_files import RunFiles
+from lib.runtime.files import is_url
+from lib.runtime.run_folder import CONFIG
 
 NUM_SHOWN = 24
 _NO_ANSWER = "no class: NaN or infinite outputs"
@@ -41,7 +43,7 @@ class Pictures:
 
     images: ImageList
     data_path: Path | str
-    orientation: str = IGNORE  # see `lib.rgb.open_rgb`
+    orientation: str = IGNORE  # see `lib.data.rgb.open_rgb`
 
     def thumbnail(self, place: int, path: str) -> str:
         """Return the picture at a place of the list as a data URI.

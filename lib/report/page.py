@@ -10,15 +10,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lib.files import write_atomically
-from lib.plots.curves import curve_charts
-from lib.plots.points import Record, curves_of
-from lib.readable import counted, duration, readable
 from lib.report.classes import ClassFigures, means_of
 from lib.report.mistakes import Pictures, num_mistakes, surest_mistakes
-from lib.report.reading import RunFiles
+from lib.report.plots.curves import curve_charts
+from lib.report.plots.points import Record, curves_of
+from lib.report.run_files import RunFiles
 from lib.report.settings import settings_of
-from lib.run_folder import REPORT
+from lib.runtime.files import write_atomically
+from lib.runtime.run_folder import REPORT
+from lib.runtime.text import counted, duration, readable
 
 MAX_ROWS = 1000  # of a table: a page of more is slow on a phone
 _SEPARATOR = re.compile(r"(?<=[/\\_.-])(?=[^/\\_.-])")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from yacs.config import CfgNode
 
-from lib.config import load_config
+from lib.config.load import load_config
+from lib.config.schedules import Schedule, run_schedule
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
-from lib.report.reading import RunFiles
-from lib.run_folder import CONFIG
-from lib.schedules import Schedule, run_schedule
+from lib.report.run_files import RunFiles
+from lib.runtime.run_folder import CONFIG
 
 _LOSSES = {"cross_entropy": "cross-entropy", "bce": "binary cross-entropy"}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TRAIN, RunScript, write_pictures
 
-from lib.weight_file import read_weights
+from lib.models.weights.load import read_weights
 
 SCRIPT = "tools/finetune.py"
 SMALL = (

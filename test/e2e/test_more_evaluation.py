@@ -19,9 +19,9 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from lib.config import load_config
+from lib.config.load import load_config
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
 from lib.models.build import build_model
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
 
 NAMES = ("c0", "other", "c1", "another", "c2", "third", "fourth")
 PLAIN_KEYS = [

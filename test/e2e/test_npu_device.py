@@ -1,4 +1,4 @@
-"""lib/device.py on a simulated npu, and what the simulation counts as a wait of the host."""
+"""The device module on a simulated npu, and what the simulation counts as a wait of the host."""
 
 from __future__ import annotations
 

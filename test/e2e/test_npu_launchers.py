@@ -15,8 +15,10 @@ from launcher_sandbox import Repository
 from npu_sandbox import Ran, largest_difference, npu_environment, reports, weights_of
 from torch.nn import functional as F
 
-from lib.config import load_config
-from lib.data import LoaderOptions, Normalize, read_train_val, train_loader
+from lib.config.load import load_config
+from lib.data.build import read_train_val
+from lib.data.loading import LoaderOptions, train_loader
+from lib.data.normalize import Normalize
 from lib.models.build import build_model
 
 OPTIONS = ("--cfg=tiny.yaml", "--bs=4", "--workers=0", "--lr=0.001")

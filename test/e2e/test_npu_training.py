@@ -16,7 +16,7 @@ import torch
 from conftest import TRAIN, VALID, RunScript
 from npu_sandbox import Event, Job, Ran, largest_difference, run_batch, weights_of
 
-from lib import device as devices
+from lib.runtime import device as devices
 
 NUM_STEPS, BATCH_SIZE, PRINT_FREQ = 5, 6, 2  # of 27 pictures
 PICTURES = Event("to device", "Byte", BATCH_SIZE * 64 * 64 * 3)

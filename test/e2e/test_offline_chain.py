@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import REPO, VALID, RunScript, script_environment
 
-from lib.config import load_config
+from lib.config.load import load_config
 from lib.models.build import build_model
 
 CLASSES = ("c1", "c2", "c0")  # not the sorted order: labels have to go by name

@@ -15,7 +15,7 @@ import torch
 from conftest import TRAIN, VALID, RunScript, write_pictures
 from simnpu.batch import sigterm_after
 
-from lib.trainer import reporter, run
+from lib.training import reporter, run
 
 NUM_STEPS = 7  # an epoch
 EPOCHS = ("--train_epochs", 2)

@@ -14,7 +14,8 @@ import torch
 from conftest import TRAIN, VALID, RunScript, run_until, write_pictures
 from range_server import serving
 
-from lib.packing import PackOptions, pack
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
 
 EVERY_STEP = ("PRINT_FREQ", 1, "TRAIN.SAVE_EVERY_STEPS", 2)
 SHARDS = PackOptions(shard_mb=0.05, num_workers=1)

@@ -13,12 +13,12 @@ from conftest import TRAIN, RunScript
 from simnpu.batch import sigterm_after
 from test_optimising import RECIPE, assert_bit_equal
 
-from lib.checkpoint import load_training_state
-from lib.config import load_config
-from lib.files import sha256_of
-from lib.mixing import Mix, Mixing
+from lib.config.load import load_config
 from lib.models.build import build_model
 from lib.models.hrnet import build_hrnet, find_spec
+from lib.runtime.files import sha256_of
+from lib.training.checkpoint import load_training_state
+from lib.training.mixing import Mix, Mixing
 
 EVERYTHING = (
     *RECIPE, "AUG.MIXUP", 0.4, "AUG.CUTMIX", 1.0, "AUG.MIX_PROB", 0.8, "AUG.AUTO", "randaugment",

@@ -18,9 +18,8 @@ import torch
 import yaml
 from conftest import TRAIN, RunScript, command, run_until, script_environment
 
-from lib import checkpoint
 from lib.data import loading
-from lib.trainer import run
+from lib.training import checkpoint, run
 
 TWO_CARDS = ("--cards", 2, "--bs", 2)
 EVERY_STEP = ("PRINT_FREQ", 1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TRAIN, VALID, RunScript, write_pictures
 
-from lib.report import read_predictions
+from lib.metrics.predictions_file import read_predictions
 
 KEYS = ("TEST.FLIP", "true", "TEST.IMAGE_SIZE", 96, "TEST.RESIZE", 128)
 

@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lib import device as devices
+from lib.runtime import device as devices
 
 NPU = torch.device("npu", 0)
 NUM_BYTES = 2**24

@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from lib.config import load_config
+from lib.config.load import load_config
 from lib.models.build import build_model
 
 SIZE, NUM_CLASSES = 64, 3

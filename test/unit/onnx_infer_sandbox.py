@@ -9,8 +9,8 @@ import onnx
 from conftest import Done, RunScript
 from onnx import TensorProto, helper, numpy_helper
 
-from lib.offline.predictions import read_prediction
-from lib.recipe import Recipe
+from lib.config.recipe import Recipe
+from lib.offline.prediction_files import read_prediction
 
 INFER = "tools/onnx_infer.py"
 SIZE, NUM_CLASSES = 8, 5

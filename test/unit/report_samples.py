@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from conftest import write_pictures
 
-from lib.config import load_config
-from lib.data import ImageList
-from lib.predictions import Predictions
-from lib.report import Pictures, keep_predictions
+from lib.config.load import load_config
+from lib.data.image_list import ImageList
+from lib.metrics.predictions import Predictions
+from lib.metrics.predictions_file import keep_predictions
+from lib.report.mistakes import Pictures
 
 HOSTILE = (
     "<script>alert(1)</script>",

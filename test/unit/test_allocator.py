@@ -1,4 +1,4 @@
-"""lib.allocator: large blocks that were freed are used again and not asked for anew."""
+"""lib.runtime.allocator: large blocks that were freed are used again and not asked for anew."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from lib import allocator
+from lib.runtime import allocator
 
 REPO = Path(__file__).resolve().parents[2]
 # Page faults of the last of many uses of 64 MiB, by a fresh process; the first ones have to fault,
 # and glibc before 2.38 needs about eight to find the block again.
 FAULTS = """
 import resource
-from lib.allocator import keep_freed_memory
+from lib.runtime.allocator import keep_freed_memory
 from torch import ones
 if {keep}:
     assert keep_freed_memory()

@@ -1,4 +1,4 @@
-"""lib/arrays.py: arrays of a file are what they must be before memory is taken for them."""
+"""lib/runtime/arrays.py: arrays of a file are what they must be before memory is taken for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.arrays import ArrayForms, read_arrays, texts_of
+from lib.runtime.arrays import ArrayForms, read_arrays, texts_of
 
 FORMS: ArrayForms = {"a": ("iu", ("N",)), "b": ("f", ("N", "k"))}
 

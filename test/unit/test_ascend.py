@@ -16,7 +16,8 @@ import pytest
 from conftest import RunScript, write_pictures
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from lib.ascend import (
+from lib.config.recipe import Recipe
+from lib.export.atc_rules import (
     ACCEPTED,
     PROBLEM,
     Finding,
@@ -25,7 +26,6 @@ from lib.ascend import (
     check_model,
     model_input,
 )
-from lib.recipe import Recipe
 
 TOOL = "tools/ascend_convert.py"
 IMAGE = ModelInput("image", None, 224)

@@ -14,19 +14,13 @@ import pytest
 from conftest import REPO, write_pictures
 from test_ascend import IMAGE, note_calls
 
-from lib.ascend import (
-    Conversion,
-    ModelInput,
-    aipp_config,
-    atc_commands,
-    infer_script,
-    uint8_size,
-    write_scripts,
-)
-from lib.offline.uint8_bins import write_uint8_bins
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.transforms import eval_pixels, normalize
+from lib.ascend.aipp import uint8_size
+from lib.ascend.scripts import Conversion, aipp_config, atc_commands, infer_script, write_scripts
+from lib.ascend.uint8_bins import write_uint8_bins
+from lib.config.recipe import Recipe
+from lib.data.rgb import open_rgb
+from lib.data.transforms import eval_pixels, normalize
+from lib.export.atc_rules import ModelInput
 
 # The options that ATC documents, of those that are used here.
 ATC_OPTIONS = {

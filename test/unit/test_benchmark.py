@@ -17,9 +17,9 @@ from lib.benchmark import floor, loading, network, serving
 from lib.benchmark.floor import Rates, floor_of
 from lib.benchmark.network import Task
 from lib.benchmark.rounds import Row, processor, versions
-from lib.model_info import ModelInfo
+from lib.models.complexity import ModelInfo
 from lib.models.hrnet import ARCHS
-from lib.offline_infer.openvino_session import computes_in_bf16
+from lib.offline.infer.openvino_session import computes_in_bf16
 
 SCRIPT = "tools/benchmark.py"
 SMALL = ("--arch", "hrnet_w18_small_v1", "--device", "cpu", "--batch", 2, "--image_size", 32)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.config import load_config
+from lib.config.load import load_config
 from lib.models.build import build_model, network_spec
 from lib.models.hrnet import ARCHS, HRNetSpec, StageSpec
 

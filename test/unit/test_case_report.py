@@ -1,4 +1,4 @@
-"""lib/case_report.py: the texts that other people's scripts read after a launcher."""
+"""lib/report/launcher_report.py: the texts that other people's scripts read after a launcher."""
 
 import json
 import platform
@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lib.case_report import case_log, final_result, read_figures, read_losses, write_report
+from lib.report.launcher_report import (
+    case_log,
+    final_result,
+    read_figures,
+    read_losses,
+    write_report,
+)
 
 TRAIN = {
     "kind": "train",
@@ -188,6 +194,9 @@ def test_nothing_is_written_where_the_losses_are_missing(tmp_path: Path) -> None
 
 
 def test_the_report_needs_neither_torch_nor_numpy() -> None:
-    code = "import sys, lib.case_report; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, lib.report.launcher_report; "
+        "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    )
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

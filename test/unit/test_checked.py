@@ -1,4 +1,4 @@
-"""lib/checked.py: what comes from files has the form that it is used in."""
+"""lib/runtime/checked.py: what comes from files has the form that it is used in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.checked import COUNT, checked, parse_json, read_json, shown
+from lib.runtime.checked import COUNT, checked, parse_json, read_json, shown
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from lib import checkpoint
-from lib.checkpoint import load_training_state, save_atomically
-from lib.config import load_config
-from lib.files import write_atomically
+from lib.config.load import load_config
 from lib.models.hrnet import HRNetSpec, StageSpec, build_hrnet
-from lib.optim import check_state_sizes
-from lib.weight_file import Head, WeightFile, load_weights, read_weights
+from lib.models.weights.load import Head, WeightFile, load_weights, read_weights
+from lib.models.weights.torch_file import save_atomically
+from lib.runtime.files import write_atomically
+from lib.training import checkpoint
+from lib.training.checkpoint import load_training_state
+from lib.training.optim import check_state_sizes
 
 
 def tiny_network(num_classes: int = 3) -> nn.Module:

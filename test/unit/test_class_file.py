@@ -1,4 +1,4 @@
-"""lib/class_file.py: class names beside weights, in the forms that there are."""
+"""lib/data/class_file.py: class names beside weights, in the forms that there are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.class_file import read_class_file
+from lib.data.class_file import read_class_file
 from lib.evaluation.classes import read_class_names
-from lib.weight_file import read_weights
+from lib.models.weights.load import read_weights
 
 # In the order of their names, of their text and of their numbers these are not the same.
 NAMES = ("zebra", "yak", *(f"c{number}" for number in range(9, 0, -1)))

@@ -14,10 +14,10 @@ import torch
 import train
 import valid
 
-from lib.cli import ArgumentParser, PartlyFailed, Stopped, fail, run_script, say
-from lib.environment import read_environment
-from lib.launch import Cluster
-from lib.log import Console
+from lib.runtime.cli import ArgumentParser, PartlyFailed, Stopped, fail, run_script, say
+from lib.runtime.console import Console
+from lib.runtime.environment import read_environment
+from lib.runtime.launch import Cluster
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(p for p in (REPO / "tools").glob("*.py") if not p.name.startswith("_"))
@@ -164,7 +164,7 @@ def test_what_the_machine_lacks_is_one_line_with_what_helps(error, advice, capsy
 
 
 def test_a_file_name_that_is_no_text_can_be_printed(tmp_path):
-    code = "from lib.cli import run_script; run_script(lambda: print('a\\udcfeb'))"
+    code = "from lib.runtime.cli import run_script; run_script(lambda: print('a\\udcfeb'))"
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.stdout == b"a\\xfeb\n", done.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.compare import compare_folders
-from lib.offline.predictions import write_prediction
+from lib.offline.compare import compare_folders
+from lib.offline.prediction_files import write_prediction
 
 COMPARE = "tools/compare_dirs.py"
 LOGITS = np.random.default_rng(0).standard_normal((6, 9)).astype(np.float32)

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.config import default_run_folder, load_config, unused_settings, value_at
+from lib.config.check import value_at
+from lib.config.load import default_run_folder, load_config
+from lib.config.unused import unused_settings
 from lib.models.build import network_spec
 from lib.models.hrnet import ARCHS
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.config import load_config, read_yaml, repeats
+from lib.config.load import load_config
+from lib.config.overrides import repeats
+from lib.config.yaml_text import read_yaml
 from lib.models.build import network_spec
 
 

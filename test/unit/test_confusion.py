@@ -1,4 +1,4 @@
-"""lib/confusion.py and what is made of it, against a whole matrix."""
+"""lib/metrics/confusion.py and what is made of it, against a whole matrix."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lib.confusion import ConfusionCounts, answers_of
-from lib.evaluation import per_class_rows, write_per_class
-from lib.plots import save_confusion
-from lib.predictions import Predictions
+from lib.metrics.confusion import ConfusionCounts, answers_of
+from lib.metrics.per_class import per_class_rows, write_per_class
+from lib.metrics.predictions import Predictions
+from lib.report.plots.confusion import save_confusion
 
 
 def drawn(num_classes: int, num_images: int) -> tuple[np.ndarray, np.ndarray]:

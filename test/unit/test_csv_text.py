@@ -1,4 +1,4 @@
-"""lib/csv_text.py: tables that a spreadsheet computes nothing from."""
+"""lib/runtime/csv_text.py: tables that a spreadsheet computes nothing from."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lib.confusion import ConfusionCounts
-from lib.csv_text import csv_text, name_of
-from lib.data import ImageList
-from lib.evaluation.per_class import write_per_class
+from lib.data.image_list import ImageList
+from lib.evaluation.predict import writing
 from lib.evaluation.table import write_predictions
-from lib.predict import writing
-from lib.predictions import Predictions
+from lib.metrics.confusion import ConfusionCounts
+from lib.metrics.per_class import write_per_class
+from lib.metrics.predictions import Predictions
+from lib.runtime.csv_text import csv_text, name_of
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=1", "\n=1", "＝1", "'quoted", '=a,b"c')
 

@@ -17,21 +17,21 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision import transforms as reference
 from torchvision.datasets import ImageFolder
 
-from lib.data import (
-    BadImage,
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
+from lib.data.bad_images import BadImage
+from lib.data.build import read_train_val, read_val
+from lib.data.image_list import ImageList
+from lib.data.loading import (
     Batch,
-    ImageList,
+    ImageFiles,
     LoaderOptions,
-    Normalize,
+    Sample,
     eval_loader,
     num_workers,
-    read_train_val,
-    read_val,
     train_loader,
 )
-from lib.data.loading import ImageFiles, Sample
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
-from lib.transforms import normalize
+from lib.data.normalize import Normalize
+from lib.data.transforms import normalize
 
 OPTIONS = LoaderOptions(batch_size=4, image_size=16, seed=5)
 
@@ -202,7 +202,7 @@ def test_every_kind_of_bad_file_becomes_a_one_line_reason(
     Image.new("RGB", (40, 30)).save(images.paths[4])
     Image.new("RGB", (1, 400)).save(images.paths[5])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    monkeypatch.setattr("lib.transforms.MAX_RESIZED_PIXELS", 18 * 500)
+    monkeypatch.setattr("lib.data.transforms.MAX_RESIZED_PIXELS", 18 * 500)
     bad = [image for batch in loader_to_evaluate(images) for image in batch.bad]
     assert [image.path for image in bad] == list(images.paths)
     assert "DecompressionBombError" in bad[4].reason and "too long and thin" in bad[5].reason

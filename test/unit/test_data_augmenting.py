@@ -14,10 +14,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from lib.data import Batch, Extras, ImageList, LoaderOptions, has_fast_decoder, read_train_val
-from lib.data.augmenting import Changer, changer
-from lib.data.loading import Sample, train_loader
-from lib.packing import PackOptions, pack
+from lib.data.augmenting import Changer, Extras, changer
+from lib.data.build import read_train_val
+from lib.data.decoding import has_fast_decoder
+from lib.data.image_list import ImageList
+from lib.data.loading import Batch, LoaderOptions, Sample, train_loader
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
 
 OPTIONS = LoaderOptions(batch_size=4, image_size=32, seed=3)
 DECODERS = ["pillow", *(["fast"] if has_fast_decoder() else [])]

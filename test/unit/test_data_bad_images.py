@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.data import BadImage, BadImageLedger, ImageList, lost_classes_remark
-from lib.data.bad_images import in_one_line
+from lib.data.bad_images import BadImage, BadImageLedger, in_one_line, lost_classes_remark
+from lib.data.image_list import ImageList
 
 
 def test_the_ledger_has_every_bad_file_once_also_after_a_restart(tmp_path: Path) -> None:

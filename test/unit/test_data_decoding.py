@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.assembly import agree_on_decoder
-from lib.config import load_config
-from lib.data import ImageList, LoaderOptions, choose_decoder, decoding, train_loader
-from lib.data.decoding import FAST, PILLOW, Augmentation, train_reader
-from lib.rgb import open_rgb
-from lib.transforms import PixelArray, random_crop_box
+from lib.config.load import load_config
+from lib.data import decoding
+from lib.data.build import agree_on_decoder
+from lib.data.decoding import FAST, PILLOW, Augmentation, choose_decoder, train_reader
+from lib.data.image_list import ImageList
+from lib.data.loading import LoaderOptions, train_loader
+from lib.data.rgb import open_rgb
+from lib.data.transforms import PixelArray, random_crop_box
 
 simplejpeg = pytest.importorskip("simplejpeg", reason="the fast decoder is not installed")
 

@@ -1,4 +1,4 @@
-"""lib/data/lists.py: what is found, in torchvision's order, and what each mistake is answered."""
+"""image_list: what is found, in torchvision's order, and what each mistake is answered."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from lib.data import ImageList, read_train_val, read_val
+from lib.data.build import read_train_val, read_val
+from lib.data.image_list import ImageList
 
 LABEL_FILE = "val_label.txt"
 

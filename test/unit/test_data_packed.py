@@ -1,4 +1,4 @@
-"""lib/data/packed.py: an epoch over shards is the epoch over class folders, picture by picture."""
+"""reading: an epoch over shards is the epoch over class folders, picture by picture."""
 
 from __future__ import annotations
 
@@ -18,20 +18,15 @@ from PIL import Image
 from range_server import serving
 from torch.utils.data import DataLoader
 
-from lib import stores
-from lib.data import (
-    Batch,
-    ImageList,
-    LoaderOptions,
-    eval_loader,
-    has_fast_decoder,
-    read_train_val,
-    read_val,
-    train_loader,
-)
-from lib.packing import PackOptions, pack
-from lib.recipe import Recipe
-from lib.stores import StorageError
+from lib.config.recipe import Recipe
+from lib.data.build import read_train_val, read_val
+from lib.data.decoding import has_fast_decoder
+from lib.data.image_list import ImageList
+from lib.data.loading import Batch, LoaderOptions, eval_loader, train_loader
+from lib.data.packed import storage
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
+from lib.data.packed.storage import StorageError
 
 NUM_TRAIN, NUM_VAL = 27, 11
 RECIPE = Recipe.for_crop(32)
@@ -203,7 +198,7 @@ def test_a_shard_that_is_damaged_on_the_way_ends_the_epoch_in_one_line(
 def test_a_server_that_goes_away_ends_the_epoch_with_the_address(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "_WAITS_S", (0.0,))
+    monkeypatch.setattr(storage, "_WAITS_S", (0.0,))
     with serving(packed) as server:
         train = pickle.loads(pickle.dumps(read(server.url)[0]))  # without its open connection
     with pytest.raises(StorageError, match=r"http://127.0.0.1:\d+/train/00000\d.tar can't be read"):

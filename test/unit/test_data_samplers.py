@@ -4,8 +4,7 @@ from collections import Counter
 
 import pytest
 
-from lib.data import EvalBatches, TrainBatches
-from lib.data.samplers import epoch_order, sample_seed
+from lib.data.samplers import EvalBatches, TrainBatches, epoch_order, sample_seed
 
 NUM_IMAGES = (1, 2, 7, 16, 37, 41)
 WORLD_SIZES = (1, 2, 3, 8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.data.lists import ImageList
+from lib.data.image_list import ImageList
 from lib.data.splitting import SetAside, names_below
 
 FOLDER = Path("/data/flowers")

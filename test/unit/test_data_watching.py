@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from lib.data import LoadingFailed, watching
-from lib.data.watching import WatchedLoader, end_worker_that_loses_a_batch, why_ended
+from lib.data import watching
+from lib.data.watching import LoadingFailed, WatchedLoader, end_worker_that_loses_a_batch, why_ended
 
 
 class Items(Dataset):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import device as devices
+from lib.runtime import device as devices
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)

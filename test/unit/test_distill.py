@@ -10,11 +10,11 @@ import timm
 import torch
 from torch import nn
 
-from lib.data import Normalize
-from lib.distill import load_teacher
-from lib.files import sha256_of
-from lib.losses import Distillation, Teacher
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
+from lib.data.normalize import Normalize
+from lib.runtime.files import sha256_of
+from lib.training.distill import load_teacher
+from lib.training.losses import Distillation, Teacher
 
 NAMES = ("cat", "dog", "emu")
 TIMMS, VIT = "timm/test_resnet", "timm/test_vit3"  # with 0.5 as means and deviations

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib.distributed import Processes, StopRequest, synchronised_norms, whole_gradients
-from lib.environment import RankInfo
 from lib.models.hrnet import build_hrnet
+from lib.runtime.distributed import Processes, StopRequest, synchronised_norms, whole_gradients
+from lib.runtime.environment import RankInfo
 
 REPO = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -27,8 +27,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from lib.distributed import Processes, StopRequest, whole_gradients
-from lib.environment import read_environment
+from lib.runtime.distributed import Processes, StopRequest, whole_gradients
+from lib.runtime.environment import read_environment
 
 ranks = read_environment().ranks
 facts = {}

@@ -1,15 +1,16 @@
-"""lib/doctor: the right verdict, and the line that mends what is wrong."""
+"""Doctor: the right verdict, and the line that mends what is wrong."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lib import doctor
-from lib.cli import torch_npu_refusal
-from lib.doctor import OK, PROBLEM, WARNING, Cann, Probe, judge
-from lib.doctor.releases import TORCH_NPU_FOR_CANN, base_version
-from lib.doctor.verdicts import GIB
+from lib.runtime.cli import torch_npu_refusal
+from lib.runtime.doctor.facts import Cann, Facts
+from lib.runtime.doctor.probe import Probe
+from lib.runtime.doctor.releases import TORCH_NPU_FOR_CANN, base_version
+from lib.runtime.doctor.report import as_text
+from lib.runtime.doctor.verdicts import GIB, OK, PROBLEM, WARNING, judge
 
 REPO = Path(__file__).resolve().parents[2]
 CPU_WHEELS = "--index-url https://download.pytorch.org/whl/cpu"
@@ -23,7 +24,7 @@ NO_HCCL = "libhccl.so: cannot open shared object file: No such file or directory
 @pytest.fixture(scope="module")
 def facts():
     """A machine where all is well, with some changes."""
-    healthy = doctor.Facts(
+    healthy = Facts(
         python=(3, 11, 7),
         machine="x86_64",
         versions={"torch": "2.14.1", "torchvision": "0.29.1+cpu", "yacs": "0.1.8"},
@@ -189,7 +190,7 @@ def test_the_line_for_x86_64_is_the_same_wherever_it_stands():
     assert f"\n{ON_X86} " in (REPO / "README.md").read_text()
     assert {"torch==2.9.0", "torchvision==0.24.0"} <= set(requirements.splitlines())
     statement = (REPO / "public_address_statement.md").read_text()
-    for name in ("requirements_npu.txt", "README.md", "lib/doctor/releases.py"):
+    for name in ("requirements_npu.txt", "README.md", "lib/runtime/doctor/releases.py"):
         assert f"| {name} | https://download.pytorch.org/whl/cpu |" in statement
 
 
@@ -341,7 +342,7 @@ def test_an_environment_that_training_refuses_is_a_problem(facts):
 def test_the_report_names_every_card_and_the_state_of_cann(facts):
     cann = Cann(Path("/"), "8.5.0", sourced=True)
     described = facts(versions=NPU_VERSIONS, cann=cann, drivers={"npu": "25.5.0"})
-    text = doctor.as_text(described, ON_NPU, judge(described, ON_NPU))
+    text = as_text(described, ON_NPU, judge(described, ON_NPU))
     assert "8 x npu: npu:0 (Ascend910B3), " in text
     assert "CANN:          8.5.0 in /, set up\n" in text
     assert "driver:        npu 25.5.0\n" in text

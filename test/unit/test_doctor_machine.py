@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.doctor import Cann, gather, run_probe
-from lib.environment import CannVariables, read_cann_variables
+from lib.runtime.doctor.facts import Cann, gather
+from lib.runtime.doctor.probe import run_probe
+from lib.runtime.environment import CannVariables, read_cann_variables
 
 REPO = Path(__file__).resolve().parents[2]
 NO_HCCL = "libhccl.so: cannot open shared object file: No such file or directory"
@@ -108,10 +109,10 @@ _DOCTOR = ("__init__", "facts", "probe", "releases", "report", "verdicts")
         "tools/doctor.py",
         "tools/_init_paths.py",
         "lib/__init__.py",
-        "lib/cli.py",
-        "lib/environment.py",
-        "lib/files.py",
-        *(f"lib/doctor/{name}.py" for name in _DOCTOR),
+        "lib/runtime/cli.py",
+        "lib/runtime/environment.py",
+        "lib/runtime/files.py",
+        *(f"lib/runtime/doctor/{name}.py" for name in _DOCTOR),
     ],
 )
 def test_an_old_python_can_read_the_doctor(path):

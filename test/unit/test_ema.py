@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.ema import AveragedWeights
+from lib.training.ema import AveragedWeights
 
 
 def small_network() -> nn.Module:

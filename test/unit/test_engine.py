@@ -1,4 +1,4 @@
-"""The loops of lib/engine.py against closed forms and plain PyTorch."""
+"""The loops of lib/training/loop.py against closed forms and plain PyTorch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.data import BadImage, Batch, Normalize
-from lib.distributed import Processes
-from lib.engine import StepRange, TrainHooks, evaluate, train_one_epoch
-from lib.environment import RankInfo
-from lib.log import IntervalStats
-from lib.metrics import Metrics
-from lib.objective import Computing
-from lib.precision import Precision
+from lib.data.bad_images import BadImage
+from lib.data.loading import Batch
+from lib.data.normalize import Normalize
+from lib.evaluation.forward import Computing
+from lib.evaluation.loop import evaluate
+from lib.metrics.meter import Metrics
+from lib.metrics.stats import IntervalStats
+from lib.runtime.distributed import Processes
+from lib.runtime.environment import RankInfo
+from lib.runtime.precision import Precision
+from lib.training.loop import StepRange, TrainHooks, train_one_epoch
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import os
 import _common
 import pytest
 
-from lib.environment import RankInfo, num_cores, read_environment
+from lib.runtime.environment import RankInfo, num_cores, read_environment
 
 TORCHRUN = {
     "RANK": "3",

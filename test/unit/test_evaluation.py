@@ -13,17 +13,15 @@ import pytest
 import torch
 from conftest import write_pictures
 
-from lib.data import ImageList, read_val
-from lib.evaluation import (
-    ClassChoice,
-    EvaluationSet,
-    calibration_measure,
-    read_evaluation_set,
-    read_real_labels,
-    write_predictions,
-)
-from lib.packing import PackOptions, pack
-from lib.predictions import Predictions
+from lib.data.build import read_val
+from lib.data.image_list import ImageList
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
+from lib.evaluation.calibration import calibration_measure
+from lib.evaluation.classes import ClassChoice, EvaluationSet, read_evaluation_set
+from lib.evaluation.real_labels import read_real_labels
+from lib.evaluation.table import write_predictions
+from lib.metrics.predictions import Predictions
 
 
 def folders(root: Path, *names: str) -> Path:

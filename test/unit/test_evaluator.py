@@ -1,4 +1,4 @@
-"""lib/evaluator.py: the network that is evaluated, as the configuration asks for it."""
+"""lib/evaluation/run.py: the network that is evaluated, as the configuration asks for it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib import evaluator
+from lib.evaluation import run as evaluator
 from lib.models.hrnet import build_hrnet
 from lib.models.padded import PaddedConv2d
-from lib.resolver import resolve
+from lib.models.resolver import resolve
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from lib.checkpoint import Position
-from lib.log import EpochStats, IntervalStats
-from lib.metrics import Metrics
-from lib.trainer.expecting import Expecting
+from lib.metrics.meter import Metrics
+from lib.metrics.stats import EpochStats, IntervalStats
+from lib.training.checkpoint import Position
+from lib.training.time_left import Expecting
 
 START = Position(0, 0, num_steps=10, images_per_step=8)
 INTERVAL = IntervalStats(5, 10, 6.0, 1.0, 0.0, 0.0, Metrics(), 0.1, 1.0)

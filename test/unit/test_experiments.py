@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.config import load_config
+from lib.config.load import load_config
 from lib.models.hrnet import ARCHS, find_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"

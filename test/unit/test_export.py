@@ -29,11 +29,13 @@ from export_samples import (
 )
 from torch import nn
 
-from lib.ascend import PROBLEM, check_model
-from lib.cli import PartlyFailed
-from lib.export import ExportOptions, export_onnx, run, write
+from lib.config.recipe import Recipe
+from lib.export import run, write
+from lib.export.atc_rules import PROBLEM, check_model
+from lib.export.options import ExportOptions
+from lib.export.run import export_onnx
 from lib.models.hrnet import build_hrnet
-from lib.recipe import Recipe
+from lib.runtime.cli import PartlyFailed
 
 SCRIPT = "hrnet_pth2onnx.py"
 Export = Callable[..., Path]

@@ -24,7 +24,10 @@ from export_samples import (
 from onnx import TensorProto, helper
 from torch import nn
 
-from lib.export import ExportOptions, export_onnx, parse_batch, read_pictures, verify
+from lib.config.recipe import Recipe
+from lib.data.rgb import open_rgb
+from lib.data.transforms import eval_pixels, normalize
+from lib.export import verify
 from lib.export.graph import (
     broken_promises,
     drop_identities,
@@ -32,10 +35,10 @@ from lib.export.graph import (
     replace_resizes,
     signature,
 )
-from lib.models.fast import fold_batch_norms
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.transforms import eval_pixels, normalize
+from lib.export.options import ExportOptions, parse_batch
+from lib.export.run import export_onnx
+from lib.export.verify import read_pictures
+from lib.models.folding import fold_batch_norms
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""lib/models/fast.py: less work, the same function and the same parameters."""
+"""lib/models/folding.py: less work, the same function and the same parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from export_samples import scatter_batch_norms
 from torch import nn
 
-from lib.models.fast import checkpoint_activations, fold_batch_norms
+from lib.models.folding import checkpoint_activations, fold_batch_norms
 from lib.models.hrnet import ARCHS, build_hrnet
 
 

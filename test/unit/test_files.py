@@ -1,4 +1,4 @@
-"""lib/files.py: writes that are whole, and that hit no other file."""
+"""lib/runtime/files.py: writes that are whole, and that hit no other file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from lib import files
-from lib.files import append_lines, check_outputs, open_atomically, scratch_beside, write_atomically
+from lib.runtime import files
+from lib.runtime.files import (
+    append_lines,
+    check_outputs,
+    open_atomically,
+    scratch_beside,
+    write_atomically,
+)
 
 
 def test_a_written_file_has_the_mode_that_the_umask_says(tmp_path: Path) -> None:

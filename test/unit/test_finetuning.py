@@ -10,15 +10,12 @@ from conftest import write_pictures
 from PIL import Image
 from test_checkpoint import training_state
 
-from lib.checkpoint import save_atomically
-from lib.config import load_config
-from lib.data.lists import ImageList
-from lib.finetuning import (
-    folder_settings,
-    network_settings,
-    resumed_settings,
-    survey,
-)
+from lib.config.load import load_config
+from lib.data.image_list import ImageList
+from lib.models.weights.torch_file import save_atomically
+from lib.training.finetuning.layout import folder_settings
+from lib.training.finetuning.network import network_settings, resumed_settings
+from lib.training.finetuning.survey import survey
 
 SHARE = ("DATASET.VAL_SHARE", "0.2")
 UPRIGHT = ("DATASET.ORIENTATION", "exif")

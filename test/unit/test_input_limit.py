@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lib.log import IntervalStats
-from lib.metrics import Metrics
-from lib.trainer.input_limit import Loading, input_line
+from lib.metrics.meter import Metrics
+from lib.metrics.stats import IntervalStats
+from lib.training.input_wait import Loading, input_line
 
 
 def line(

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from torchvision import transforms as reference
 
-from lib.recipe import Recipe
-from lib.transforms import eval_pixels, normalize
+from lib.config.recipe import Recipe
+from lib.data.transforms import eval_pixels, normalize
 
 OTHERS = Recipe(
     resize=40, crop=32, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.5)

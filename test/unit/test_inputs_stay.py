@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import RunScript, write_pictures
 
-from lib.checkpoint import save_atomically
-from lib.config import load_config
-from lib.data import ImageList
-from lib.evaluator import EvalRequest, _check_outputs
+from lib.config.load import load_config
+from lib.data.image_list import ImageList
+from lib.evaluation.run import EvalRequest, _check_outputs
+from lib.models.weights.torch_file import save_atomically
 
 
 @pytest.fixture

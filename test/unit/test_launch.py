@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.launch import Cluster, _failure
+from lib.runtime.launch import Cluster, _failure
 
 REPO = Path(__file__).resolve().parents[2]
 REASON, ITS_OWN = r"RuntimeError: no\x1b memory", "its own message stands above, or in its log"
@@ -24,8 +24,8 @@ pathlib.Path(folder, f"{ending}_{rank}.json").write_text(json.dumps(facts))
 if ending == "fails" and rank == "1":
     sys.exit(3)
 if ending.endswith("wrong"):
-    from lib.cli import run_script
-    from lib.launch import let_the_first_rank_speak
+    from lib.runtime.cli import run_script
+    from lib.runtime.launch import let_the_first_rank_speak
     def main():
         with let_the_first_rank_speak(int(rank)):
             if rank == "0":
@@ -43,8 +43,8 @@ if ending == "stops":
 # Starts the worker above once an ending and writes down what became of it.
 DRIVER = """
 import json, pathlib, sys
-from lib.cli import PartlyFailed, Stopped
-from lib.launch import Cluster, run_under_torchrun
+from lib.runtime.cli import PartlyFailed, Stopped
+from lib.runtime.launch import Cluster, run_under_torchrun
 folder = pathlib.Path(sys.argv[1])
 ends = {}
 for ending in ("succeeds", "fails", "stops", "all are wrong", "one is wrong"):
@@ -189,7 +189,7 @@ def test_numbers_that_do_not_fit_are_named(settings, message):
 
 
 def test_a_launcher_with_process_id_1_as_in_a_container_is_not_taken_for_dead():
-    code = "import os; os.getppid = lambda: 1; from lib.launch import end_with_parent"
+    code = "import os; os.getppid = lambda: 1; from lib.runtime.launch import end_with_parent"
     code += "; end_with_parent(); print('goes on')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False

@@ -8,9 +8,11 @@ import sys
 import pytest
 from tensorboardX import SummaryWriter
 
-from lib import log
-from lib.log import Console, EpochStats, EvalStats, IntervalStats, RunRecords
-from lib.metrics import Metrics
+from lib.metrics.meter import Metrics
+from lib.metrics.stats import EpochStats, EvalStats, IntervalStats
+from lib.report import log
+from lib.report.log import RunRecords
+from lib.runtime.console import Console
 
 # 256 pictures: 1 right, 4 among the first five, a mean loss of 6.90776.
 METRICS = Metrics(256, 1, 4, round(6.90776 * 256 * 2**20))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.losses import Distillation, LabelLoss, Labels, class_weights
+from lib.training.losses import Distillation, LabelLoss, Labels, class_weights
 
 CLASSES = torch.tensor([2, 0, 4, 4, 1, 3, 2])
 PARTNERS = torch.tensor([1, 1, 4, 0, 3, 3, 0])

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.metrics import Meter, Metrics, places_of
+from lib.metrics.meter import Meter, Metrics, places_of
 
 CPU = torch.device("cpu")
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")

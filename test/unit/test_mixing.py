@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib.data import Normalize
-from lib.mixing import Mix, Mixing, mixed, partners
+from lib.data.normalize import Normalize
+from lib.training.mixing import Mix, Mixing, mixed, partners
 
 SIDE, NUM_DRAWS = 224, 20_000
 

@@ -11,7 +11,7 @@ import torch
 from tiny_spec import TINY
 from torch import nn
 
-from lib.model_info import PUBLISHED, ModelInfo, info_table, measure_model
+from lib.models.complexity import PUBLISHED, ModelInfo, info_table, measure_model
 from lib.models.hrnet import ARCHS, build_hrnet
 
 REPO = Path(__file__).resolve().parents[2]

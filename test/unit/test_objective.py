@@ -9,13 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.data import Batch, Normalize
-from lib.distributed import Processes
-from lib.environment import RankInfo
-from lib.losses import Distillation, LabelLoss, Labels, Teacher
-from lib.mixing import Mix, Mixing, mixed
-from lib.objective import Computing, LossesOfParts, Objective
-from lib.precision import Precision
+from lib.data.loading import Batch
+from lib.data.normalize import Normalize
+from lib.evaluation.forward import Computing
+from lib.runtime.distributed import Processes
+from lib.runtime.environment import RankInfo
+from lib.runtime.precision import Precision
+from lib.training.losses import Distillation, LabelLoss, Labels, Teacher
+from lib.training.mixing import Mix, Mixing, mixed
+from lib.training.objective import LossesOfParts, Objective
 
 CPU, AT = torch.device("cpu"), (2, 5)
 MIXUP, CUTMIX = Mixing(mixup=0.8), Mixing(cutmix=1.0)

@@ -33,14 +33,14 @@ from onnx_infer_sandbox import (
 )
 from PIL import Image
 
-from lib.offline_infer import pipeline
-from lib.offline_infer.inputs import Sample, find_tensor_files, natural_key
-from lib.offline_infer.model import ModelDescription, RunTime, TensorSpec
-from lib.offline_infer.outputs import OutputFolder
-from lib.offline_infer.sources import LoadedBatch, TensorFiles
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.transforms import eval_pixels, normalize
+from lib.config.recipe import Recipe
+from lib.data.rgb import open_rgb
+from lib.data.transforms import eval_pixels, normalize
+from lib.offline.infer import pipeline
+from lib.offline.infer.inputs import Sample, find_tensor_files, natural_key
+from lib.offline.infer.model import ModelDescription, RunTime, TensorSpec
+from lib.offline.infer.outputs import OutputFolder
+from lib.offline.infer.sources import LoadedBatch, TensorFiles
 
 
 @pytest.fixture

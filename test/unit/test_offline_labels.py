@@ -9,11 +9,11 @@ import onnx
 import pytest
 from conftest import RunScript, write_pictures
 
-from lib.data.lists import read_val
+from lib.data.image_list import read_val
 from lib.evaluation.classes import read_class_names as train_classes
+from lib.export.onnx_metadata import CLASS_NAMES_KEY
 from lib.offline.labels import labels_of_folder, read_class_names
 from lib.offline.scores import read_labels
-from lib.onnx_file import CLASS_NAMES_KEY
 
 SCRIPT = "tools/make_labels.py"
 

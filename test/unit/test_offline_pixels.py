@@ -1,4 +1,4 @@
-"""lib/offline/pixels.py against lib/transforms.py, bit for bit."""
+"""lib/offline/fast_crop.py against lib/data/transforms.py, bit for bit."""
 
 import random
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.offline import pixels
-from lib.offline.pixels import eval_crop
-from lib.recipe import eval_resize
-from lib.transforms import center_crop, resize_short_side
+from lib.config.recipe import eval_resize
+from lib.data.transforms import center_crop, resize_short_side
+from lib.offline import fast_crop
+from lib.offline.fast_crop import eval_crop
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -29,13 +29,13 @@ def saving(image: Image.Image, crop: int) -> bytes:
 def shortcuts(monkeypatch) -> list[tuple[int, int]]:
     """Sizes of the pictures that were not resized whole."""
     taken: list[tuple[int, int]] = []
-    shortcut = pixels._cropped_between
+    shortcut = fast_crop._cropped_between
 
     def noting(image: Image.Image, *, resize: int, crop: int) -> Image.Image:
         taken.append(image.size)
         return shortcut(image, resize=resize, crop=crop)
 
-    monkeypatch.setattr(pixels, "_cropped_between", noting)
+    monkeypatch.setattr(fast_crop, "_cropped_between", noting)
     return taken
 
 
@@ -72,11 +72,11 @@ def test_sizes_whose_weights_are_not_exact_are_resized_whole(shortcuts, crop):
 def test_a_pillow_that_works_otherwise_is_noticed(monkeypatch):
     """The shortcut is compared with the whole way once; where they differ it isn't taken."""
     monkeypatch.setattr(
-        pixels, "_cropped_between", lambda image, **_: Image.new("RGB", (56, 56), "red")
+        fast_crop, "_cropped_between", lambda image, **_: Image.new("RGB", (56, 56), "red")
     )
-    pixels._pillow_agrees.cache_clear()
+    fast_crop._pillow_agrees.cache_clear()
     try:
         image = noise(90, 70)
         assert saving(image, 56) == plain(image, 56)
     finally:
-        pixels._pillow_agrees.cache_clear()
+        fast_crop._pillow_agrees.cache_clear()

@@ -1,4 +1,4 @@
-"""lib/offline/pool.py: nothing that happens to a worker is lost, and a stop is clean."""
+"""lib/runtime/pool.py: nothing that happens to a worker is lost, and a stop is clean."""
 
 import errno
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from conftest import command, script_environment, write_pictures
 
-from lib.cli import PartlyFailed, Stopped
+from lib.config.recipe import Recipe
 from lib.offline import preprocess as preprocess_module
-from lib.offline.pool import run_in_processes
 from lib.offline.preprocess import PreprocessOptions, preprocess
-from lib.recipe import Recipe
-from lib.stops import stops_noted
+from lib.runtime.cli import PartlyFailed, Stopped
+from lib.runtime.pool import run_in_processes
+from lib.runtime.signals import stops_noted
 
 SCRIPT = "imagenet_torch_preprocess.py"
 TINY = PreprocessOptions(Recipe.for_crop(8), num_workers=2, start_method="fork")

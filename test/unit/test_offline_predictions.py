@@ -7,8 +7,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from lib.offline.percent_f import rows_of_millionths
-from lib.offline.predictions import (
+from lib.offline.fast_text import rows_of_millionths
+from lib.offline.prediction_files import (
     list_predictions,
     prediction_names,
     read_prediction,

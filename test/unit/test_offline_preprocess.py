@@ -18,15 +18,15 @@ from PIL import Image
 from torchvision import transforms as reference
 from torchvision.datasets.folder import pil_loader
 
-from lib.data import Normalize
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
+from lib.data.normalize import Normalize
+from lib.data.picture_files import Sources
+from lib.data.rgb import open_rgb
+from lib.data.transforms import eval_pixels
 from lib.offline import preprocess as module
 from lib.offline.preprocess import PreprocessOptions, picture_planes, preprocess
-from lib.offline.record import Target
-from lib.pictures import Sources
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
-from lib.rgb import open_rgb
-from lib.run_folder import lock
-from lib.transforms import eval_pixels
+from lib.offline.preprocess_record import Target
+from lib.runtime.run_folder import lock
 
 SCRIPT = "imagenet_torch_preprocess.py"
 MODES = {"RGB": "png", "L": "jpg", "CMYK": "jpg", "RGBA": "png", "P": "png", "LA": "webp"}

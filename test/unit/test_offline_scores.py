@@ -14,12 +14,12 @@ from conftest import command, script_environment
 from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 
-from lib.evaluation import per_class_rows
-from lib.metrics import Meter
+from lib.metrics.meter import Meter
+from lib.metrics.per_class import per_class_rows
 from lib.offline import ranking
 from lib.offline.element_type import ELEMENT_TYPES, element_type
-from lib.offline.mappings import better_mapping, could_not_tell
-from lib.offline.predictions import write_prediction
+from lib.offline.label_order import better_mapping, could_not_tell
+from lib.offline.prediction_files import write_prediction
 from lib.offline.scores import confusion_of, read_labels, result_json, score_folder
 
 SCRIPT = "imagenet_acc_eval.py"

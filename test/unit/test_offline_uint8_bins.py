@@ -1,4 +1,4 @@
-"""lib/offline/uint8_bins.py: input files for AIPP, whole, recorded, and nobody else's."""
+"""lib/ascend/uint8_bins.py: input files for AIPP, whole, recorded, and nobody else's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from conftest import write_pictures
 from PIL import Image
 
-from lib.cli import PartlyFailed, Stopped
+from lib.ascend.uint8_bins import uint8_recipe, write_uint8_bins
+from lib.config.recipe import Recipe
 from lib.offline import preprocess as preprocess_module
+from lib.offline.infer.model import ModelDescription, TensorSpec
+from lib.offline.infer.recipes import check_bins, wanted_recipe
 from lib.offline.preprocess import PreprocessOptions, preprocess
-from lib.offline.uint8_bins import uint8_recipe, write_uint8_bins
-from lib.offline_infer.model import ModelDescription, TensorSpec
-from lib.offline_infer.recipes import check_bins, wanted_recipe
-from lib.recipe import Recipe
+from lib.runtime.cli import PartlyFailed, Stopped
 
 SIDE, BYTES = 64, 3 * 72 * 72
 
@@ -177,6 +177,6 @@ def test_a_full_disk_is_named(
     def fail(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lib.offline.record.write_json", fail)
+    monkeypatch.setattr("lib.offline.preprocess_record.write_json", fail)
     with pytest.raises(PartlyFailed, match=r"bins failed: .*No space left on device"):
         write_uint8_bins(source, tmp_path / "bins", side=SIDE)

@@ -1,12 +1,12 @@
-"""lib/onnx_graph.py: changes to a graph that keep it the same function."""
+"""lib/export/onnx_graph.py: changes to a graph that keep it the same function."""
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lib.onnx_file import opset_of
-from lib.onnx_graph import constants_of, drop_unused_constants, sort_nodes
+from lib.export.onnx_graph import constants_of, drop_unused_constants, sort_nodes
+from lib.export.onnx_metadata import opset_of
 
 node = helper.make_node
 

@@ -21,11 +21,11 @@ from onnx_infer_sandbox import (
     results,
 )
 
-from lib.offline_infer import openvino_session
-from lib.offline_infer.model import ModelDescription, TensorSpec
-from lib.offline_infer.openvino_session import OpenVinoSession, _num_parts, computes_in_bf16
-from lib.onnx_file import RECIPE_KEY
-from lib.recipe import Recipe
+from lib.config.recipe import Recipe
+from lib.export.onnx_metadata import RECIPE_KEY
+from lib.offline.infer import openvino_session
+from lib.offline.infer.model import ModelDescription, TensorSpec
+from lib.offline.infer.openvino_session import OpenVinoSession, _num_parts, computes_in_bf16
 
 pytest.importorskip("openvino")
 

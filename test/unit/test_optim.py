@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lib.models.hrnet import build_hrnet
-from lib.optim import (
+from lib.training.optim import (
     OPTIMIZERS,
     GroupRules,
     OptimizerOptions,

@@ -9,8 +9,8 @@ import pytest
 import train
 import valid
 
-from lib.cli import ArgumentParser, whole_number
-from lib.environment import LAUNCH_VARIABLE
+from lib.runtime.cli import ArgumentParser, whole_number
+from lib.runtime.environment import LAUNCH_VARIABLE
 
 
 def parser() -> ArgumentParser:

@@ -19,14 +19,17 @@ from conftest import RunScript
 from PIL import Image
 from timm.data.readers.reader_image_tar import ReaderImageTar
 
-from lib import run_folder
-from lib.data import LoaderOptions, eval_loader, read_val, train_loader
-from lib.packing import PackOptions, damaged_files, pack
-from lib.packing.pictures import Picture
-from lib.packing.record import Record
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.transforms import resize_short_side
+from lib.config.recipe import Recipe
+from lib.data.build import read_val
+from lib.data.loading import LoaderOptions, eval_loader, train_loader
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
+from lib.data.packed.pictures import Picture
+from lib.data.packed.record import Record
+from lib.data.packed.verify import damaged_files
+from lib.data.rgb import open_rgb
+from lib.data.transforms import resize_short_side
+from lib.runtime import run_folder
 
 TOOL = "tools/pack_dataset.py"
 SMALL = PackOptions(shard_mb=0.02, num_workers=1)  # two or three pictures a shard
@@ -181,8 +184,8 @@ def test_a_stopped_packing_leaves_whole_shards_only_and_goes_on(
 
     words = (TOOL, data, tmp_path / "out", "--shard_size", 0.02, "--workers", 1)
     with monkeypatch.context() as patch:
-        patch.setattr("lib.packing.run._PICTURES_A_JOB", 1)
-        patch.setattr("lib.packing.run.Record.add", add_and_stop)
+        patch.setattr("lib.data.packed.packing._PICTURES_A_JOB", 1)
+        patch.setattr("lib.data.packed.packing.Record.add", add_and_stop)
         done = run_script(*words)
     assert done.returncode == code and done.stderr.startswith("stopped by ")
     files = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())

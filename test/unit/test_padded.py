@@ -10,7 +10,7 @@ from export_samples import scatter_batch_norms
 from tiny_spec import TINY
 from torch import nn
 
-from lib.models.fast import checkpoint_activations, fold_batch_norms
+from lib.models.folding import checkpoint_activations, fold_batch_norms
 from lib.models.hrnet import ARCHS, HRNet, build_hrnet
 from lib.models.padded import PaddedBatchNorm2d, PaddedConv2d, pad_widths, widen
 

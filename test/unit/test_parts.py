@@ -8,9 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from lib.models.fast import checkpoint_activations
+from lib.models.folding import checkpoint_activations
 from lib.models.hrnet import HRNet, build_hrnet
-from lib.models.parts import PARTS, begin_training, depth_below_head, freeze, is_of_classifier
+from lib.models.layer_groups import (
+    PARTS,
+    begin_training,
+    depth_below_head,
+    freeze,
+    is_of_classifier,
+)
 
 ARCH = "hrnet_w18_small_v1"
 

@@ -14,7 +14,7 @@ from tiny_spec import TINY
 from lib.benchmark import network, picking, task_queue
 from lib.benchmark.network import Task
 from lib.benchmark.picking import Agreement, Outcome
-from lib.config import load_config
+from lib.config.load import load_config
 from lib.models.hrnet import build_hrnet
 
 SCRIPT = "tools/pick_speed.py"

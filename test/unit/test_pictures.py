@@ -1,4 +1,4 @@
-"""lib/pictures.py: one answer to which pictures a folder holds, for every script."""
+"""lib/data/picture_files.py: one answer to which pictures a folder holds, for every script."""
 
 import errno
 import os
@@ -10,25 +10,26 @@ import pytest
 from conftest import write_pictures
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lib import pictures
-from lib.config import load_config
-from lib.data.lists import read_split, read_train_val, read_val, sub_folders
-from lib.finetuning import folder_settings
-from lib.offline import labels, preprocess
-from lib.offline.labels import labels_of_folder
-from lib.offline_infer import runner
-from lib.packing import PackOptions, pack
-from lib.pictures import (
+from lib.config.load import load_config
+from lib.config.recipe import Recipe
+from lib.data import picture_files
+from lib.data.image_list import read_split, read_train_val, read_val, sub_folders
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
+from lib.data.picture_files import (
     PICTURE_SUFFIXES,
     find_pictures,
     find_sources,
     is_picture,
     network_input,
 )
-from lib.predict.inputs import expand
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.transforms import eval_pixels, normalize
+from lib.data.rgb import open_rgb
+from lib.data.transforms import eval_pixels, normalize
+from lib.evaluation.predict.inputs import expand
+from lib.offline import labels, preprocess
+from lib.offline.infer import runner
+from lib.offline.labels import labels_of_folder
+from lib.training.finetuning.layout import folder_settings
 
 
 def test_pictures_are_known_by_the_suffixes_that_torchvision_knows_and_more() -> None:
@@ -210,8 +211,8 @@ def test_two_of_one_stem_matter_only_where_results_are_named_after_them(tmp_path
 
 def test_the_offline_steps_have_the_same_finder() -> None:
     for step in (preprocess, labels, runner):
-        assert step.find_sources is pictures.find_sources
-    assert preprocess.Sources is pictures.Sources
+        assert step.find_sources is picture_files.find_sources
+    assert preprocess.Sources is picture_files.Sources
 
 
 def test_a_networks_input_is_evaluations_and_an_unreadable_picture_is_named(

@@ -13,14 +13,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lib.confusion import ConfusionCounts
-from lib.plots import Heat, Tile, palette, save_confusion, save_curves, save_sheet, text
-from lib.plots.confusion import GAMMA
-from lib.plots.curves import curve_charts
-from lib.plots.points import curves_of
-from lib.plots.reliability import save_reliability, wilson_interval
-from lib.plots.svg import inline_svg
-from lib.schedules import ScheduleOptions, build_schedule
+from lib.config.schedules import ScheduleOptions, build_schedule
+from lib.metrics.confusion import ConfusionCounts
+from lib.report.plots import palette, text
+from lib.report.plots.confusion import GAMMA, save_confusion
+from lib.report.plots.curves import curve_charts, save_curves
+from lib.report.plots.points import curves_of
+from lib.report.plots.reliability import save_reliability, wilson_interval
+from lib.report.plots.sheet import Heat, Tile, save_sheet
+from lib.report.plots.svg import inline_svg
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 

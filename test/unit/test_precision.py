@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib import device as devices
-from lib.optim import OptimizerOptions, build_optimizer
-from lib.precision import Precision
+from lib.runtime import device as devices
+from lib.runtime.precision import Precision
+from lib.training.optim import OptimizerOptions, build_optimizer
 
 CPU = torch.device("cpu")
 

@@ -16,18 +16,18 @@ from conftest import REPO, RunScript, write_pictures
 from PIL import Image
 from range_server import WeightHandler, serving
 
-from lib.checkpoint import save_atomically
-from lib.config import load_config
+from lib.config.load import load_config
+from lib.config.recipe import Recipe
+from lib.data.rgb import open_rgb
+from lib.data.transforms import eval_pixels, normalize
+from lib.evaluation.predict import cam, writing
+from lib.evaluation.predict.inputs import expand
+from lib.evaluation.predict.sheet import Sheet
 from lib.models.build import build_model, network_spec
 from lib.models.guess import guess_arch, guess_spec
 from lib.models.hrnet import ARCHS, build_hrnet
-from lib.plots import Tile
-from lib.predict import cam, writing
-from lib.predict.inputs import expand
-from lib.predict.sheet import Sheet
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.transforms import eval_pixels, normalize
+from lib.models.weights.torch_file import save_atomically
+from lib.report.plots.sheet import Tile
 
 PREDICT = "tools/predict.py"
 NAMES = ("cat", "dog, hot", "owl")
@@ -341,7 +341,8 @@ def test_the_sheet_has_the_pictures_themselves_and_their_maps_beside_them(
     """Fault V1: not the network's input of 64 pixels; a finer map where that is asked for."""
     drawn: list[list[Tile]] = []
     monkeypatch.setattr(
-        "lib.predict.sheet.save_sheet", lambda tiles, path, num_all: drawn.append(tiles) or ""
+        "lib.evaluation.predict.sheet.save_sheet",
+        lambda tiles, path, num_all: drawn.append(tiles) or "",
     )
     write_pictures(tmp_path / "large", 1, size=(600, 900))
     said = ""

@@ -1,10 +1,10 @@
-"""lib/predictions.py: the shares of several ranks put together."""
+"""lib/metrics/predictions.py: the shares of several ranks put together."""
 
 from __future__ import annotations
 
 import torch
 
-from lib.predictions import PredictionRecorder, UnsoundPlaces, merged
+from lib.metrics.predictions import PredictionRecorder, UnsoundPlaces, merged
 
 
 def recorded(indices: list[int], logits: torch.Tensor) -> PredictionRecorder:

@@ -18,15 +18,21 @@ from export_samples import kinds, run_file, save_checkpoint, tiny_network
 from onnx import numpy_helper
 from PIL import Image
 
-from lib import quantize
-from lib.ascend import PROBLEM, check_model
-from lib.cli import PartlyFailed
-from lib.onnx_file import metadata_of, opset_of, recipe_of
-from lib.quantize import convert, half, run, sessions
-from lib.quantize.pictures import PictureSet
-from lib.recipe import Recipe
-from lib.rgb import open_rgb
-from lib.transforms import eval_pixels, normalize
+from lib.config.recipe import Recipe
+from lib.data.rgb import open_rgb
+from lib.data.transforms import eval_pixels, normalize
+from lib.export.atc_rules import PROBLEM, check_model
+from lib.export.onnx_metadata import metadata_of, opset_of, recipe_of
+from lib.export.quantize import convert, half, run, sessions
+from lib.export.quantize.comparison import Comparison, compare
+from lib.export.quantize.pictures import (
+    Picture,
+    PictureSet,
+    calibration_pictures,
+    comparison_pictures,
+    spread,
+)
+from lib.runtime.cli import PartlyFailed
 
 QUANTIZE = "tools/quantize_onnx.py"
 
@@ -73,7 +79,7 @@ def test_int8_is_per_channel_qdq_smaller_and_agrees(
     assert metadata["hrnet.profile"] == "int8"
     assert recipe_of(metadata, small) == Recipe.for_crop(64)
     onnx.checker.check_model(str(small), full_check=True)
-    cost = quantize.compare(model, small, quantize.calibration_pictures(flat))
+    cost = compare(model, small, calibration_pictures(flat))
     assert f"same class for {cost.num_agreeing} of 27 pictures" in done.stdout
 
 
@@ -172,7 +178,7 @@ def test_what_float16_holds_is_seen_in_a_fixed_batch_too(
     fixed = onnx.load(model)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(fixed, tmp_path / "fixed.onnx")
-    pictures = quantize.calibration_pictures(flat)[:1]
+    pictures = calibration_pictures(flat)[:1]
     half.check_ranges(tmp_path / "fixed.onnx", pictures)
     weight = fixed.graph.node[0].input[1]
     scaled(tmp_path / "fixed.onnx", tmp_path / "fixed.onnx", weight=weight, factor=1e5)
@@ -185,12 +191,12 @@ def test_an_output_that_is_no_number_is_refused_and_its_picture_named(
 ) -> None:
     """max(0.0, nan) is 0.0, which looks like a perfect agreement."""
     broken = scaled(model, tmp_path / "b.onnx", weight="classifier.bias", factor=float("nan"))
-    pictures = quantize.calibration_pictures(flat)
+    pictures = calibration_pictures(flat)
     said = f"smaller model's output for {pictures[0].path} is not finite"
     with pytest.raises(PartlyFailed, match=said):
-        quantize.compare(model, broken, pictures)
+        compare(model, broken, pictures)
     with pytest.raises(PartlyFailed, match="original model's output"):
-        quantize.compare(broken, model, pictures)
+        compare(broken, model, pictures)
 
 
 def test_a_model_that_loses_too_much_is_refused_and_not_written(
@@ -206,9 +212,9 @@ def test_a_model_that_loses_too_much_is_refused_and_not_written(
 
 
 def test_accuracy_before_and_after_counts_the_labelled_pictures() -> None:
-    cost = quantize.Comparison(200, 190, 0.5, num_correct_before=150, num_correct_after=147)
+    cost = Comparison(200, 190, 0.5, num_correct_before=150, num_correct_after=147)
     assert cost.agreement == 95.0 and cost.drop == 1.5
-    unlabelled = quantize.Comparison(200, 190, 0.5, None, None)
+    unlabelled = Comparison(200, 190, 0.5, None, None)
     assert unlabelled.drop == 5.0
 
 
@@ -222,9 +228,9 @@ def test_right_answers_are_counted_for_each_model(
         values = np.eye(3, dtype=np.float32)[answer] * np.float32(1e4)
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))
         onnx.save(changed, path)
-    found = quantize.comparison_pictures(tiny_data / "val", classifier(3))
+    found = comparison_pictures(tiny_data / "val", classifier(3))
     first, last = tmp_path / "first.onnx", tmp_path / "last.onnx"
-    cost = quantize.compare(first, last, found.pictures)
+    cost = compare(first, last, found.pictures)
     assert (cost.num_correct_before, cost.num_correct_after) == (5, 3)  # of c0, and of c2
     assert (cost.num_agreeing, cost.num_images) == (0, 11)
     assert cost.drop == pytest.approx(100 * 2 / 11)
@@ -247,10 +253,10 @@ def classes(found: PictureSet) -> list[tuple[str, int | None]]:
 
 def test_labelled_folders_take_their_classes_from_the_models_names(tiny_data: Path) -> None:
     model = classifier(4, ["z", "c2", "c1", "c0"])
-    found = quantize.comparison_pictures(tiny_data / "val", model)
+    found = comparison_pictures(tiny_data / "val", model)
     assert classes(found) == [("c0", 3), ("c1", 2), ("c2", 1)]
     with pytest.raises(ValueError, match="no class 'c0'; it knows 'c1', 'c2'"):
-        quantize.comparison_pictures(tiny_data / "val", classifier(2, ["c1", "c2"]))
+        comparison_pictures(tiny_data / "val", classifier(2, ["c1", "c2"]))
 
 
 @pytest.mark.parametrize("num_outputs", [2, 4, 1000, None])
@@ -258,10 +264,10 @@ def test_folders_in_another_number_than_the_nameless_outputs_give_no_labels(
     num_outputs: int | None, tiny_data: Path
 ) -> None:
     """Labelled all the same, the accuracy is 0 before and after, and no loss is ever seen."""
-    found = quantize.comparison_pictures(tiny_data / "val", classifier(num_outputs))
+    found = comparison_pictures(tiny_data / "val", classifier(num_outputs))
     assert classes(found) == [("c0", None), ("c1", None), ("c2", None)]
     assert "records no class names" in found.remark and "3 class folders" in found.remark
-    as_many = quantize.comparison_pictures(tiny_data / "val", classifier(3))
+    as_many = comparison_pictures(tiny_data / "val", classifier(3))
     assert classes(as_many) == [("c0", 0), ("c1", 1), ("c2", 2)] and not as_many.remark
 
 
@@ -294,9 +300,9 @@ def test_every_picture_of_a_folder_is_found_whatever_it_is_called(
     (data / "a").symlink_to(tiny_data / "val" / "c0")
     write_pictures(data / "b" / "deep", 1)
     (data / "b" / "deep" / "0.png").rename(data / "b" / "another.JFIF")
-    names = [str(p.path.relative_to(data)) for p in quantize.calibration_pictures(data)]
+    names = [str(p.path.relative_to(data)) for p in calibration_pictures(data)]
     assert names == [*(f"a/{n}.png" for n in range(5)), "b/another.JFIF"]
-    found = quantize.comparison_pictures(data, classifier(2))
+    found = comparison_pictures(data, classifier(2))
     assert [picture.target for picture in found.pictures] == [0, 0, 0, 0, 0, 1]
 
 
@@ -305,12 +311,12 @@ def test_a_stray_picture_beside_class_folders_is_named(tmp_path: Path) -> None:
     write_pictures(tmp_path / "c0", 2)
     write_pictures(tmp_path, 1)
     with pytest.raises(ValueError, match=r"1 pictures beside its class folders: '0.png'"):
-        quantize.comparison_pictures(tmp_path, classifier(1))
-    assert len(quantize.calibration_pictures(tmp_path)) == 3
+        comparison_pictures(tmp_path, classifier(1))
+    assert len(calibration_pictures(tmp_path)) == 3
 
 
 def test_pictures_are_what_evaluation_feeds_the_network_to_the_bit(tiny_data: Path) -> None:
-    pictures = quantize.calibration_pictures(tiny_data / "val")
+    pictures = calibration_pictures(tiny_data / "val")
     expected = [normalize(eval_pixels(open_rgb(p.path), Recipe.for_crop(64))) for p in pictures]
     assert np.array_equal(sessions.load(pictures, Recipe.for_crop(64)), np.stack(expected))
 
@@ -372,9 +378,9 @@ def test_a_stop_leaves_no_debris(
 
 
 def test_calibration_pictures_are_spread_over_the_classes() -> None:
-    pictures = [quantize.Picture(Path(str(number))) for number in range(100)]
-    assert [int(p.path.name) for p in quantize.spread(pictures, 4)] == [0, 25, 50, 75]
-    assert quantize.spread(pictures, 1000) == pictures
+    pictures = [Picture(Path(str(number))) for number in range(100)]
+    assert [int(p.path.name) for p in spread(pictures, 4)] == [0, 25, 50, 75]
+    assert spread(pictures, 1000) == pictures
 
 
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -467,7 +473,7 @@ def test_calibration_fills_a_fixed_batch_with_pictures_of_its_own(model: Path, f
     """27 pictures in batches of 8: each once, the last batch filled up with its first."""
     fixed = onnx.load(model)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
-    pictures = quantize.calibration_pictures(flat)
+    pictures = calibration_pictures(flat)
     reader = convert._CalibrationReader(model, fixed, pictures)
     batches = list(iter(reader.get_next, None))
     assert [len(batch["image"]) for batch in batches] == [8, 8, 8, 8]

@@ -1,4 +1,4 @@
-"""lib/readable.py: names from outside as they may be shown."""
+"""lib/runtime/text.py: names from outside as they may be shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from lib.readable import counted, fitted, look_alikes, num_columns, padded, readable, shorten
+from lib.runtime.text import counted, fitted, look_alikes, num_columns, padded, readable, shorten
 
 
 @pytest.mark.parametrize(

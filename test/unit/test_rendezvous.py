@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from lib import rendezvous
-from lib.rendezvous import Patience, Place, meet
+from lib.runtime import rendezvous
+from lib.runtime.rendezvous import Patience, Place, meet
 
 SOON = Patience(say_every_s=0.03, give_up_s=0.1, look_every_s=0.01)
 AT_ONCE = Patience(look_every_s=0.02)

@@ -27,18 +27,22 @@ from report_samples import (
     write_run,
 )
 
-from lib.config import load_config
-from lib.data import ImageList, read_val
-from lib.evaluation import per_class_rows
-from lib.packing import PackOptions, pack
-from lib.plots.confusion import confusion_svg
-from lib.plots.curves import curve_charts
-from lib.predictions import Predictions
-from lib.report import find_pictures, keep_predictions, read_predictions, read_run, write_report
+from lib.config.load import load_config
+from lib.data.build import read_val
+from lib.data.image_list import ImageList
+from lib.data.packed.options import PackOptions
+from lib.data.packed.packing import pack
+from lib.metrics.per_class import per_class_rows
+from lib.metrics.predictions import Predictions
+from lib.metrics.predictions_file import keep_predictions, read_predictions
 from lib.report.classes import ClassFigures, means_of
-from lib.report.page import MAX_ROWS, render
+from lib.report.environment import environment_facts, git_commit
+from lib.report.mistakes import find_pictures
+from lib.report.page import MAX_ROWS, render, write_report
+from lib.report.plots.confusion import confusion_svg
+from lib.report.plots.curves import curve_charts
+from lib.report.run_files import read_run
 from lib.report.settings import settings_of
-from lib.report.surroundings import git_commit, surroundings
 
 NAMES = ("cat", "dog", "owl")
 
@@ -188,9 +192,11 @@ def test_every_text_can_be_read(theme: int) -> None:
     assert contrast(colours["bar"], colours["track"]) >= 1.5
 
 
-def test_the_surroundings_say_command_and_commit(tmp_path: Path) -> None:
+def test_the_environment_says_command_and_commit(tmp_path: Path) -> None:
     """Fault V2."""
-    facts = surroundings(torch.device("cpu"), num_cards=1, precision="fp32", command="python x.py")
+    facts = environment_facts(
+        torch.device("cpu"), num_cards=1, precision="fp32", command="python x.py"
+    )
     assert facts["command"] == "python x.py"
     assert list(facts)[-1] == "command"
     folder = write_run(tmp_path / "run", NAMES, environment={**facts, "git commit": "0123abc"})

@@ -1,4 +1,4 @@
-"""lib/resolver.py: one answer for every program that uses weights."""
+"""lib/models/resolver.py: one answer for every program that uses weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 import torch
 from conftest import REPO, RunScript, write_pictures
 
-from lib import resolver
-from lib.checkpoint import save_atomically
-from lib.config import load_config
+from lib.config.load import load_config
+from lib.config.recipe import Recipe
+from lib.models import resolver
 from lib.models.build import build_model
-from lib.recipe import Recipe
-from lib.resolver import facts_of, resolve
-from lib.weights.facts import with_facts
+from lib.models.resolver import facts_of, resolve
+from lib.models.weights.facts import with_facts
+from lib.models.weights.torch_file import save_atomically
 
 NAMES = ("dog", "cat")  # not in sorted order
 SIZES = ["MODEL.IMAGE_SIZE", "[32, 32]", "TEST.RESIZE", "40"]

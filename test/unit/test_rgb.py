@@ -1,4 +1,4 @@
-"""lib/rgb.py: every mode and depth that Pillow opens becomes the 8-bit picture that it shows."""
+"""rgb: every mode and depth that Pillow opens becomes the 8-bit picture that it shows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 from conftest import write_pictures
 from PIL import Image, ImageOps
 
-from lib.data import BadImageLedger, ImageList
+from lib.config.recipe import Recipe
+from lib.data.bad_images import BadImageLedger
+from lib.data.image_list import ImageList
 from lib.data.loading import EvalImages
-from lib.recipe import Recipe
-from lib.rgb import open_rgb, read_head, warnings_named
+from lib.data.rgb import open_rgb, read_head, warnings_named
 
 DEEP = np.random.default_rng(0).integers(0, 65536, (10, 12), dtype=np.uint16)
 UPPER = (DEEP >> 8).astype(np.uint8)

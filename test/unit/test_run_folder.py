@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import run_folder
-from lib.run_folder import (
+from lib.runtime import run_folder
+from lib.runtime.run_folder import (
     check_apart,
     check_writable,
     is_signed,
@@ -40,7 +40,8 @@ def test_a_second_run_is_refused_while_the_first_one_writes(tmp_path):
 def test_another_process_is_refused_too(tmp_path):
     """Pitfall 25."""
     code = (
-        f"from pathlib import Path; from lib.run_folder import lock; lock(Path({str(tmp_path)!r}))"
+        "from pathlib import Path; from lib.runtime.run_folder import lock; "
+        f"lock(Path({str(tmp_path)!r}))"
     )
     with lock(tmp_path):
         done = subprocess.run(
@@ -88,7 +89,8 @@ def test_a_folder_without_a_run_stays_as_it_is(tmp_path):
 def _printing_process(path, append):
     """Run a process that prints in several ways, its output redirected to `path`."""
     code = (
-        "import os, sys; from pathlib import Path; from lib.run_folder import redirect_output\n"
+        "import os, sys; from pathlib import Path\n"
+        "from lib.runtime.run_folder import redirect_output\n"
         "print('before')\n"
         f"redirect_output(Path({str(path)!r}), append={append})\n"
         "print('printed'); print('an error', file=sys.stderr); sys.stdout.flush()\n"

@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from lib.config import load_config
-from lib.schedules import SCHEDULES, ScheduleOptions, StepSchedule, build_schedule, run_schedule
+from lib.config.load import load_config
+from lib.config.schedules import (
+    SCHEDULES,
+    ScheduleOptions,
+    StepSchedule,
+    build_schedule,
+    run_schedule,
+)
 
 PUBLISHED = StepSchedule(0.05, (30, 60, 90), 0.1)
 NUM_STEPS = 7  # an epoch

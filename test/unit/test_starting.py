@@ -8,11 +8,12 @@ import pytest
 import torch
 from test_checkpoint import training_state
 
-from lib import run_folder
-from lib.checkpoint import Position
-from lib.config import load_config
-from lib.environment import RankInfo
-from lib.trainer.starting import (
+from lib.config.load import load_config
+from lib.models.weights.load import WeightFile
+from lib.runtime import run_folder
+from lib.runtime.environment import RankInfo
+from lib.training.checkpoint import Position
+from lib.training.start import (
     Start,
     TrainRequest,
     check_same_data,
@@ -25,7 +26,6 @@ from lib.trainer.starting import (
     starting_position,
     teacher_remark,
 )
-from lib.weight_file import WeightFile
 
 
 def resumed(**position: int) -> Start:

@@ -1,4 +1,4 @@
-"""lib/stops.py: a signal ends the block, and nothing within it can hide that."""
+"""lib/runtime/signals.py: a signal ends the block, and nothing within it can hide that."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from lib.cli import Stopped
-from lib.stops import stops_raised
+from lib.runtime.cli import Stopped
+from lib.runtime.signals import stops_raised
 
 each_stop = pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)]

@@ -1,4 +1,4 @@
-"""lib/stores.py: parts of files from a folder and from an http server, and what goes wrong."""
+"""storage: parts of files from a folder and from an http server, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from range_server import RangeServer, serving
 
-from lib import stores
-from lib.stores import FolderStore, HttpStore, StorageError, Store, is_url, open_store
+from lib.data.packed import storage
+from lib.data.packed.storage import FolderStore, HttpStore, StorageError, Store, open_store
+from lib.runtime.files import is_url
 
 CONTENT = bytes(range(256)) * 4
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> RangeServer:
-    monkeypatch.setattr(stores, "_WAITS_S", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(storage, "_WAITS_S", (0.0, 0.01, 0.01))
     with serving(folder) as running:
         yield running
 
@@ -79,7 +80,7 @@ def test_a_file_that_was_cut_after_it_was_opened_is_told(folder: Path) -> None:
 
 
 def test_only_so_many_files_stay_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "_MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(storage, "_MAX_OPEN_FILES", 2)
     for number in range(5):
         (folder / f"{number}.tar").write_bytes(bytes([number]))
     store = FolderStore(folder)
@@ -184,8 +185,8 @@ def test_an_answer_has_an_end_to_its_length_and_time(
     monkeypatch: pytest.MonkeyPatch, answer: Iterable[bytes], said: str
 ) -> None:
     """Fault R1."""
-    monkeypatch.setattr(stores, "_WAITS_S", ())
-    monkeypatch.setattr(stores, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(storage, "_WAITS_S", ())
+    monkeypatch.setattr(storage, "_TIMEOUT_S", 0.1)
     with sending(answer) as url, pytest.raises(StorageError, match=said) as caught:
         part(HttpStore(url), 5, 100)
     assert f"{url}/my%20train/0.tar" in str(caught.value)
@@ -200,9 +201,9 @@ def test_no_more_of_a_whole_file_is_read_than_it_may_have(length: int) -> None:
 
 
 def test_a_slow_answer_is_waited_for_as_long_as_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "_WAITS_S", ())
-    monkeypatch.setattr(stores, "_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(stores, "_LOWEST_BYTES_PER_S", 10)
+    monkeypatch.setattr(storage, "_WAITS_S", ())
+    monkeypatch.setattr(storage, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(storage, "_LOWEST_BYTES_PER_S", 10)
 
     def slowly() -> Iterator[bytes]:
         yield _PART + b"Content-Length: 100\r\n\r\n"
@@ -227,7 +228,7 @@ def test_a_long_file_or_a_pipe_in_a_folder_is_not_read(folder: Path) -> None:
 
 
 def test_nobody_at_the_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "_WAITS_S", (0.0,))
+    monkeypatch.setattr(storage, "_WAITS_S", (0.0,))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and nobody listens
         store = HttpStore(f"http://127.0.0.1:{free.getsockname()[1]}/set")
@@ -244,7 +245,7 @@ def test_a_server_that_sends_no_parts_is_told_from_one_that_does(folder: Path) -
 
 def test_an_error_made_anew_from_a_workers_traceback_is_its_message_alone() -> None:
     text = "Caught StorageError in DataLoader worker process 0.\nOriginal Traceback (most recent"
-    error = StorageError(f"{text}\n  File x\nlib.stores.StorageError: a.tar can't be read: gone\n")
+    error = StorageError(f"{text}\n  File x\nx.y.StorageError: a.tar can't be read: gone\n")
     assert str(error) == "a.tar can't be read: gone"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 

@@ -1,4 +1,4 @@
-"""What lib/device.py asks of torch_npu exists in the wheel that requirements_npu.txt pins.
+"""What lib/runtime/device.py asks of torch_npu exists in the wheel that requirements_npu.txt pins.
 
 The wheel's sources are read, never imported: that needs CANN. They come from a cache folder; the
 download (about 30 MB) is done only where `-m torch_npu_wheel` or --torch-npu-wheel asks for it, and
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from wheel_sources import Found, Wheel, uses
 
-from lib import device as devices
+from lib.runtime import device as devices
 
 pytestmark = pytest.mark.torch_npu_wheel
 
@@ -166,7 +166,7 @@ def test_npu_fused_sgd_takes_float32_and_float16_alone(wheel):
 
 
 def test_the_npu_profilers_schedule_has_an_order_of_its_own(wheel):
-    """Why lib/device.py names its arguments: torch's order is wait, warmup, active."""
+    """Why lib/runtime/device.py names its arguments: torch's order is wait, warmup, active."""
     order = list(parameters(wheel, "torch_npu.profiler.schedule"))
     assert order[:4] == ["wait", "active", "warmup", "repeat"]
     (call,) = [use.call for use in CALLS if use.name == "torch_npu.profiler.schedule"]
@@ -230,7 +230,7 @@ def test_npu_is_registered_with_torch_at_the_start(wheel):
 
 
 def test_torch_loads_npu_support_by_itself_and_its_failure_is_recognised(wheel):
-    """What lib/cli.py and lib/doctor go by where CANN is not there, or a CUDA device is."""
+    """What lib/runtime/cli.py and lib/doctor go by where CANN is not there, or a CUDA device is."""
     assert "[torch.backends]\ntorch_npu = torch_npu:_autoload" in wheel.text("entry_points.txt")
     start = "".join(map(ast.unparse, wheel.start_up.values()))
     assert "libhccl.so" in start and "Two accelerators cannot be used" in start

@@ -8,19 +8,18 @@ import pytest
 import torch
 from range_server import WeightHandler, serving
 
-from lib.assembly import build_train_loader
-from lib.config import load_config
-from lib.data import Extras, ImageList
-from lib.data.augmenting import Changer
-from lib.distributed import Processes
-from lib.environment import RankInfo
-from lib.files import sha256_of
-from lib.losses import Distillation, LabelLoss
-from lib.mixing import Mixing
+from lib.config.load import load_config
+from lib.data.augmenting import Changer, Extras
+from lib.data.build import build_train_loader
+from lib.data.image_list import ImageList
 from lib.models.hrnet import build_hrnet, find_spec
-from lib.objective import PLAIN, Objective
-from lib.trainer import TrainRequest, fetch_pretrained
-from lib.trainer.objective import build_objective
+from lib.runtime.distributed import Processes
+from lib.runtime.environment import RankInfo
+from lib.runtime.files import sha256_of
+from lib.training.losses import Distillation, LabelLoss
+from lib.training.mixing import Mixing
+from lib.training.objective import PLAIN, Objective, build_objective
+from lib.training.start import TrainRequest, fetch_pretrained
 
 IMAGES = ImageList(["x"] * 6, [0, 0, 0, 1, 2, 2], ("a", "b", "c"))
 SMALL = ("MODEL.NAME", "hrnet_w18_small_v1", "MODEL.IMAGE_SIZE", "[32, 32]")

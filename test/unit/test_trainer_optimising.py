@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lib.config import load_config
+from lib.config.load import load_config
 from lib.models.hrnet import build_hrnet
 from lib.models.padded import PaddedConv2d
-from lib.trainer.optimising import made_trainable, optimising_remarks
-from lib.trainer.starting import Start
+from lib.training.optimising import made_trainable, optimising_remarks
+from lib.training.start import Start
 
 
 @pytest.mark.parametrize(("warmup_epochs", "is_said"), [("0", 0), ("1.5", 0), ("2", 1), ("9", 1)])

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lib.config import load_config
-from lib.distributed import Processes
-from lib.environment import RankInfo
-from lib.log import EpochStats, EvalStats
-from lib.metrics import Metrics
-from lib.trainer import run
-from lib.trainer.parts import Progress, build_parts
-from lib.trainer.starting import TrainRequest
+from lib.config.load import load_config
+from lib.metrics.meter import Metrics
+from lib.metrics.stats import EpochStats, EvalStats
+from lib.runtime.distributed import Processes
+from lib.runtime.environment import RankInfo
+from lib.training import run
+from lib.training.build import Progress, build_parts
+from lib.training.start import TrainRequest
 
 
 def epoch_stats(num_images: int, images_per_s: float) -> EpochStats:

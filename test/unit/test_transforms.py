@@ -1,4 +1,4 @@
-"""lib/transforms.py against torchvision's PIL pipeline, bit for bit."""
+"""lib/data/transforms.py against torchvision's PIL pipeline, bit for bit."""
 
 import ast
 import os
@@ -13,11 +13,11 @@ from PIL import Image
 from torchvision import transforms as reference
 from torchvision.datasets.folder import pil_loader
 
-from lib import transforms
-from lib.pictures import is_picture
-from lib.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
-from lib.rgb import open_rgb
-from lib.transforms import (
+from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe, eval_resize
+from lib.data import transforms
+from lib.data.picture_files import is_picture
+from lib.data.rgb import open_rgb
+from lib.data.transforms import (
     center_crop,
     eval_pixels,
     normalize,
@@ -250,9 +250,9 @@ def test_training_pixels_depend_on_picture_and_seed_alone() -> None:
 
 def test_transforms_need_only_numpy_and_pillow_and_state_the_constants_once() -> None:
     """Pitfall 33: the constants stand once, and the offline tools can import them without torch."""
-    root = Path(transforms.__file__).parents[1]
+    root = Path(transforms.__file__).parents[2]
     imported = set()
-    for node in ast.walk(ast.parse((root / "lib" / "transforms.py").read_text("utf-8"))):
+    for node in ast.walk(ast.parse(Path(transforms.__file__).read_text("utf-8"))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

@@ -1,11 +1,11 @@
-"""lib/models/views.py: what a network gives through its mirror image and through some outputs."""
+"""wrappers: what a network gives through its mirror image and through some outputs."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from lib.models.views import MirroredMean, SelectedOutputs
+from lib.models.wrappers import MirroredMean, SelectedOutputs
 
 
 def network() -> nn.Module:

@@ -19,12 +19,13 @@ from foreign_hrnets import MMPretrain, fill
 from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save_file
 
-from lib.environment import read_cache_variables
 from lib.models.hrnet import ARCHS, build_hrnet
-from lib.weight_file import WeightFile, read_weights
-from lib.weight_info import nearest_arch
-from lib.weights import DEFAULTS, ENTRIES, cached, find_weights, lookup
-from lib.weights.transfer import DownloadError
+from lib.models.weights.find import cached, find_weights
+from lib.models.weights.inspect import nearest_arch
+from lib.models.weights.load import WeightFile, read_weights
+from lib.models.weights.registry import DEFAULTS, ENTRIES, lookup
+from lib.models.weights.transfer import DownloadError
+from lib.runtime.environment import read_cache_variables
 
 WEIGHTS = "tools/weights.py"
 NAME, REPOSITORY = "hrnet_w18_small_v1.timm_ms", "timm/hrnet_w18_small.ms_in1k"
@@ -421,7 +422,7 @@ def test_convert_writes_our_names_in_both_forms(
 def test_convert_takes_a_network_without_a_name_from_its_yaml(
     run_script: RunScript, tmp_path: Path, tiny_yaml: Path
 ) -> None:
-    from lib.config import load_config
+    from lib.config.load import load_config
     from lib.models.build import network_spec
 
     tiny = build_hrnet(network_spec(load_config(tiny_yaml)), 3)

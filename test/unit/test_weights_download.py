@@ -26,12 +26,14 @@ import torch
 from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save
 
-from lib import stores
-from lib.config import load_config
-from lib.trainer.starting import TrainRequest, fetch_pretrained
-from lib.weight_file import read_weights
-from lib.weights import Entry, download, find, find_weights, transfer
-from lib.weights.transfer import DownloadError, Source
+from lib.config.load import load_config
+from lib.data.packed import storage
+from lib.models.weights import download, find, transfer
+from lib.models.weights.find import find_weights
+from lib.models.weights.load import read_weights
+from lib.models.weights.registry import Entry
+from lib.models.weights.transfer import DownloadError, Source
+from lib.training.start import TrainRequest, fetch_pretrained
 
 Publish = Callable[[str, str], None]
 NUM_WAITS, WAITS_S = 5, download._WAITS_S
@@ -463,7 +465,7 @@ def test_an_answer_without_end_is_given_up_in_one_line(
     path: str, expected: str, site: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault R1: too slow, too long, or of a length that is none."""
-    monkeypatch.setattr(stores, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(storage, "_TIMEOUT_S", 0.1)
     monkeypatch.setattr(find, "Source", partial(Source, max_bytes=300_000))
     with serving(site, Hostile) as server:
         url = f"{server.url}/{path}"

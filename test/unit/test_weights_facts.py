@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.weights.facts import KEY, facts_text, facts_text_in, read_facts, with_facts
+from lib.models.weights.facts import KEY, facts_text, facts_text_in, read_facts, with_facts
 
 FACTS = {"arch": "hrnet_w18", "recipe": {"crop": 64}, "class_names": ["dog", "cat"]}
 WHERE = "w.pth"

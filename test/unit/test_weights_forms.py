@@ -20,13 +20,15 @@ import torch
 from test_checkpoint import saved, tiny_network
 from torch import Tensor
 
-from lib.config import load_config
-from lib.finetuning import network_settings
+from lib.config.load import load_config
 from lib.models.hrnet import ARCHS, find_spec
-from lib.trainer.starting import TrainRequest
-from lib.weight_file import Head, WeightFile, load_weights, not_finite, read_weights
-from lib.weights import lookup, published, stand_ins
-from lib.weights.stand_ins import STAND_INS
+from lib.models.weights import stand_ins
+from lib.models.weights.find import published
+from lib.models.weights.load import Head, WeightFile, load_weights, not_finite, read_weights
+from lib.models.weights.registry import lookup
+from lib.models.weights.stand_ins import STAND_INS
+from lib.training.finetuning.network import network_settings
+from lib.training.start import TrainRequest
 
 Weights = dict[str, Tensor]
 
@@ -457,8 +459,9 @@ def test_each_allowed_name_is_read_and_its_project_is_not_imported(
         "os.system", "posix.system", "builtins.eval", "builtins.exec", "builtins.open",
         "builtins.__import__", "io.open", "numpy.load", "numpy.fromfile", "subprocess.Popen",
         "importlib.import_module", "pickle.loads", "torch.load", "torch.hub.load", "runpy.run_path",
-        "functools.partial", "operator.attrgetter", "shutil.rmtree", "lib.files.write_atomically",
-        "argparse.FileType", "pathlib.Path.touch", "numpy.memmap", "codecs.open", "my.Own",
+        "functools.partial", "operator.attrgetter", "shutil.rmtree",
+        "lib.runtime.files.write_atomically", "argparse.FileType", "pathlib.Path.touch",
+        "numpy.memmap", "codecs.open", "my.Own",
     ],
 )  # fmt: skip
 def test_what_is_not_allowed_is_not_called_and_named_in_one_line(

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lib.models.hrnet import ARCHS, build_hrnet
-from lib.weight_file import WeightFile, find_misfits, load_weights, read_weights
-from lib.weights.names import converted
-from lib.weights.pdparams import read_pdparams
+from lib.models.weights.conversion import converted
+from lib.models.weights.load import WeightFile, find_misfits, load_weights, read_weights
+from lib.models.weights.pdparams import read_pdparams
 
 NUM_CLASSES = 5
 SEVEN = (18, 30, 32, 40, 44, 48, 64)

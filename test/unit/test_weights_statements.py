@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib.config import load_config
+from lib.config.load import load_config
+from lib.config.recipe import Recipe
 from lib.models.build import build_model
-from lib.recipe import Recipe
-from lib.weight_file import WeightFile, read_weights
-from lib.weight_info import convert, inspect
-from lib.weights.facts import KEY, facts_text, with_facts
+from lib.models.weights.facts import KEY, facts_text, with_facts
+from lib.models.weights.inspect import convert, inspect
+from lib.models.weights.load import WeightFile, read_weights
 
 WEIGHTS = {"classifier.weight": torch.ones(2, 4), "classifier.bias": torch.ones(2)}
 DOG_CAT = ("dog", "cat")  # against the order of folders

@@ -1,4 +1,4 @@
-"""Reads a wheel's Python sources without importing them, and what lib/device.py asks of them."""
+"""Reads a wheel's Python sources without importing them, and what device.py asks of them."""
 
 from __future__ import annotations
 

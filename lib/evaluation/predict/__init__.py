@@ -1,0 +1,1 @@
+"""Answers for single pictures, with a contact sheet and activation maps."""

@@ -1,0 +1,1 @@
+"""Counts of an evaluation, and the predictions that they come from."""

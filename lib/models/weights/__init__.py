@@ -1,0 +1,1 @@
+"""Weight files: published ones, those of other projects, and our own."""

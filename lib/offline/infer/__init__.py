@@ -1,0 +1,1 @@
+"""Inference with ONNX Runtime or OpenVINO, by ais_bench's command line."""

@@ -1,0 +1,1 @@
+"""Pictures of curves, confusion matrices and class sheets, by matplotlib."""

@@ -1,0 +1,1 @@
+"""The machine: devices, processes, precision, files, signals and the command line."""

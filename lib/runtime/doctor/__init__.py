@@ -1,0 +1,1 @@
+"""What this machine has for training, and the line that mends what does not fit."""
