@@ -30,7 +30,7 @@ def main() -> int:
         raise ValueError(f"--image_size {args.image_size}: give 1 or more, such as 224")
 
     from lib.offline.preprocess import PreprocessOptions, preprocess
-    from lib.runtime.text import quoted, readable, shorten
+    from lib.runtime.text import printable, quoted, shorten
 
     asked = asked_recipe(args) or AskedRecipe()
     recipe = asked.for_crop(args.image_size)
@@ -44,7 +44,7 @@ def main() -> int:
         say(f"prepared as {recipe}")
     for line in report.left_out.lines(args.source):
         say(line)
-    failures = [f"{quoted(path)}: {readable(reason)}" for path, reason in report.failed.items()]
+    failures = [f"{quoted(path)}: {printable(reason)}" for path, reason in report.failed.items()]
     for warning in (*failures, *report.warnings):
         say(f"[Warning] {warning}", file=sys.stderr)
     if report.failed:

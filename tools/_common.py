@@ -21,7 +21,7 @@ from lib.runtime.cli import ArgumentParser, say, whole_number
 from lib.runtime.environment import Environment, RankInfo, read_cann_variables
 from lib.runtime.files import is_url
 from lib.runtime.launch import Cluster, let_the_first_rank_speak, run_under_torchrun
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _REPO = Path(__file__).resolve().parent.parent
 W18_RECIPE = _REPO / "experiments" / "cls_hrnet_w18_sgd_lr5e-2_wd1e-4_bs32_x100.yaml"
@@ -221,7 +221,7 @@ def data_path_of(args: argparse.Namespace, config: CfgNode) -> Path | str:
     if not path:
         raise ValueError("no data path: give the folder that holds train/ and val/")
     if not Path(path).is_dir():
-        raise FileNotFoundError(f"no such data folder: {readable(path)}")
+        raise FileNotFoundError(f"no such data folder: {printable(path)}")
     inner = Path(path, data.ROOT)  # as the official tools/train.py takes its --dataDir
     if args.data_option and not (Path(path) / parts[0]).is_dir() and (inner / parts[0]).is_dir():
         return inner

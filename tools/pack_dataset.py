@@ -24,7 +24,7 @@ def main() -> int:
     from lib.data.packed.options import PackOptions
     from lib.data.packed.packing import pack
     from lib.runtime.run_folder import BAD_IMAGES
-    from lib.runtime.text import quoted, readable
+    from lib.runtime.text import printable, quoted
 
     options = PackOptions(
         resize=args.resize,
@@ -48,7 +48,7 @@ def main() -> int:
         path, reason = next(iter(report.failed.items()))
         raise PartlyFailed(
             f"{len(report.failed)} pictures can't be read and are left out, such as "
-            f"{quoted(path)} ({readable(reason)}); {args.out / BAD_IMAGES} lists them"
+            f"{quoted(path)} ({printable(reason)}); {args.out / BAD_IMAGES} lists them"
         )
     return EXIT_OK
 

@@ -72,7 +72,7 @@ def _evaluate(
         folder,
         args.run.resolve().name,
         overrides=tuple(overrides),
-        keep_predictions=(args.run / run_folder.PREDICTIONS, best_epoch),
+        save_predictions=(args.run / run_folder.PREDICTIONS, best_epoch),
     )
 
     def work(processes: Processes) -> None:

@@ -13,7 +13,7 @@ from lib.data.transforms import PixelArray, eval_pixels
 from lib.offline.preprocess import MODEL, PreprocessOptions, PreprocessReport, fill
 from lib.offline.preprocess_record import Target
 from lib.runtime.cli import PartlyFailed
-from lib.runtime.text import quoted, readable, shorten
+from lib.runtime.text import printable, quoted, shorten
 
 
 def uint8_recipe(side: int) -> Recipe:
@@ -51,7 +51,7 @@ def write_uint8_bins(
         named = [f"{quoted(path)} ({reason})" for path, reason in report.failed.items()]
         raise PartlyFailed(
             f"{len(report.failed)} of {num_pictures} pictures not read: "
-            f"{shorten(named, form=readable)}"
+            f"{shorten(named, form=printable)}"
         )
     return report
 

@@ -179,9 +179,11 @@ def training_step(network: nn.Module, task: Task) -> Work:
     optimizer = build_optimizer(network, _SGD, learning_rate=1e-4, device=task.device)
 
     def step() -> None:
+        precision.clear_gradients(optimizer)
         with precision.autocast():
             logits = network(images)
-        precision.step([F.cross_entropy(logits.float(), targets)], optimizer)
+        precision.backward(F.cross_entropy(logits.float(), targets), optimizer)
+        precision.step(optimizer)
         devices.synchronize(task.device)
 
     return step

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 
 from lib.config.recipe import ORIENTATIONS
 from lib.runtime.checked import shown
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 CHOICES = {
     "DATASET.BAD_IMAGES": ("skip", "fail"),
@@ -202,7 +202,7 @@ def _check_recipe(config: CfgNode) -> None:
         raise ValueError(f"DISTILL.WEIGHT: {distill.WEIGHT} must be within (0, 1]")
     if distill.ARCH and not distill.TEACHER:
         raise ValueError(
-            f"DISTILL.ARCH: {readable(distill.ARCH)} without weights: name a file in "
+            f"DISTILL.ARCH: {printable(distill.ARCH)} without weights: name a file in "
             "DISTILL.TEACHER too"
         )
     if distill.TEACHER and distill.WEIGHT == 1:

@@ -19,7 +19,7 @@ from lib.config.defaults import LEGACY_KEYS, OFFICIAL_NAME, default_config
 from lib.config.overrides import tree_of
 from lib.config.yaml_text import NotYamlError, read_yaml
 from lib.runtime.checked import shown
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _MAX_BYTES = 2**20  # of an experiment file; those of this repository have two thousand
 _DECIMAL = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|inf|nan)", re.IGNORECASE)
@@ -138,7 +138,7 @@ def _free_form(tree: Mapping[str, object], *, where: str) -> CfgNode:
     try:
         return CfgNode(dict(tree), new_allowed=True)
     except AssertionError as error:  # how yacs refuses a value, such as a date
-        raise ValueError(f"{where}: {readable(str(error))}") from None
+        raise ValueError(f"{where}: {printable(str(error))}") from None
 
 
 def _named(path: str) -> str:

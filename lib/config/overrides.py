@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from lib.config.check import leaves
 from lib.config.yaml_text import MAX_DEPTH, read_yaml
 from lib.runtime.checked import shown
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 
 def tree_of(overrides: Sequence[str], defaults: CfgNode) -> dict[str, object]:
@@ -27,7 +27,7 @@ def tree_of(overrides: Sequence[str], defaults: CfgNode) -> dict[str, object]:
         for parent in parents:
             child = node.setdefault(parent, {})
             if not isinstance(child, dict):
-                raise ValueError(f"override {key}: {readable(parent)} was given a value before")
+                raise ValueError(f"override {key}: {printable(parent)} was given a value before")
             node = child
         node[leaf] = text if _is_text(defaults, key) else _value(key, text)
     return tree
@@ -37,7 +37,7 @@ def repeats(overrides: Sequence[str]) -> list[str]:
     """Return a remark for each key that has another value further on."""
     last = dict(zip(overrides[::2], overrides[1::2], strict=False))
     return [
-        f"{readable(key)} is given twice: {shown(last[key])} counts, not {shown(text)}"
+        f"{printable(key)} is given twice: {shown(last[key])} counts, not {shown(text)}"
         for key, text in zip(overrides[::2], overrides[1::2], strict=False)
         if text != last[key]
     ]
@@ -52,7 +52,7 @@ def _check_words(words: Sequence[str], defaults: CfgNode) -> None:
         if equals and (key.upper() in known if is_odd else position % 2 == 0):
             apart = f"{key} {value or 'VALUE'}"
             raise ValueError(
-                f"override {shown(word)}: key and value are two words: {readable(apart)}"
+                f"override {shown(word)}: key and value are two words: {printable(apart)}"
             )
         if not is_odd and position % 2 == 0 and word not in known and word.upper() in known:
             raise ValueError(f"command line: unknown key {word}; did you mean {word.upper()}?")
@@ -64,7 +64,7 @@ def _value(key: str, text: str) -> object:
     try:
         return read_yaml(text)
     except ValueError as error:
-        name = readable(key)
+        name = printable(key)
         raise ValueError(f"override {name}: {shown(text)} is not a yaml value ({error})") from None
 
 

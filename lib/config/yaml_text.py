@@ -11,7 +11,7 @@ import re
 import yaml
 
 from lib.runtime.checked import shown
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 MAX_DEPTH = 20  # blocks within blocks; an experiment has five
 _MAX_VALUES = 5000  # with each alias counted as what it stands for
@@ -60,7 +60,9 @@ class _Loader(yaml.SafeLoader):
         line = event.start_mark.line + 1
         tag = getattr(event, "tag", None)
         if tag not in (None, "!"):
-            raise NotYamlError(f"line {line}: the tag {readable(tag)} has no meaning: leave it out")
+            raise NotYamlError(
+                f"line {line}: the tag {printable(tag)} has no meaning: leave it out"
+            )
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ValueError(f"line {line}: more than {MAX_DEPTH} blocks within each other")
@@ -68,7 +70,7 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent):
             if node not in self._extents:
-                name = readable(event.anchor)
+                name = printable(event.anchor)
                 raise ValueError(f"line {line}: *{name} stands within what it stands for, &{name}")
         elif node is not None:
             self._extents[node] = self._extent(node, line)
@@ -128,7 +130,7 @@ class _Loader(yaml.SafeLoader):
             key = _MERGE_KEY if node.value == _MERGE_KEY else self.construct_object(node)
             if key in lines:
                 raise ValueError(
-                    f"line {line}: {readable(node.value)} stands here a second time, after line "
+                    f"line {line}: {printable(node.value)} stands here a second time, after line "
                     f"{lines[key]}, and one of the two would be lost: {_way_out(key)}"
                 )
             lines[key] = line

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lib.data.image_list import ImageList
 from lib.runtime.files import append_lines
-from lib.runtime.text import quoted, readable, shorten
+from lib.runtime.text import printable, quoted, shorten
 
 POLICIES = ("skip", "fail")
 
@@ -111,7 +111,7 @@ class BadImageLedger:
         self._append_unlisted()
         if self._policy == "fail":
             raise ValueError(
-                f"picture {quoted(batch[0].path)} can't be read ({readable(batch[0].reason)}): "
+                f"picture {quoted(batch[0].path)} can't be read ({printable(batch[0].reason)}): "
                 "repair or remove it, or set DATASET.BAD_IMAGES to skip"
             )
         self._check_share()

@@ -27,18 +27,18 @@ from lib.runtime.distributed import Processes
 
 
 def read_images(
-    config: CfgNode, data_path: Path | str, *, kept_aside: Set[str] | None = None
+    config: CfgNode, data_path: Path | str, *, saved_holdout: Set[str] | None = None
 ) -> tuple[ImageList, ImageList]:
     """Return the pictures to train on and to validate with; raises as `lib.data.read_train_val`.
 
-    `kept_aside` are those that a resumed run has set aside, by their paths in DATASET.TRAIN_SET.
+    `saved_holdout` are those that a resumed run has set aside, by their paths in DATASET.TRAIN_SET.
     """
     data = config.DATASET
     return read_train_val(
         data_path,
         train_set=data.TRAIN_SET,
         val_set=data.TEST_SET,
-        aside=SetAside(data.VAL_SHARE, data.SPLIT_SEED, kept_aside),
+        aside=SetAside(data.VAL_SHARE, data.SPLIT_SEED, saved_holdout),
     )
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lib.config.recipe import Recipe
 from lib.data.rgb import open_rgb
 from lib.data.transforms import eval_pixels, normalize
-from lib.runtime.text import quoted, readable, shorten
+from lib.runtime.text import printable, quoted, shorten
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp")
 PICTURE_SUFFIXES = (
@@ -319,6 +319,6 @@ def _by_stem(pictures: Sequence[str]) -> dict[str, str]:
         raise ValueError(
             f"{len(collisions)} pictures share their name without its ending with another, so "
             "their results would overwrite each other: "
-            f"{shorten(collisions, form=readable)}; rename one of each"
+            f"{shorten(collisions, form=printable)}; rename one of each"
         )
     return paths

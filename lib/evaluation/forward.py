@@ -9,7 +9,6 @@ from torch import nn
 from yacs.config import CfgNode
 
 from lib.config.recipe import USUAL, Recipe
-from lib.data.loading import Batch
 from lib.data.normalize import Normalize
 from lib.runtime import device as devices
 from lib.runtime.distributed import Processes
@@ -17,33 +16,31 @@ from lib.runtime.precision import Precision
 
 
 @dataclass(frozen=True)
-class Computing:
-    """What both loops compute with."""
+class ForwardPass:
+    """From a batch in host memory to logits on the device, in the precision of the run."""
 
     processes: Processes
     precision: Precision
     normalize: nn.Module  # uint8 N x H x W x 3 on the device -> float32 N x 3 x H x W
-    num_parts: int = 1  # in which a training batch is computed, to need less memory
 
-    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits N x C (float32) and targets N (int64), both on the device."""
-        images = self.normalize(self.on_device(batch.images))
-        return self.forward(model, images), self.on_device(batch.targets)
-
-    def forward(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        """Return logits N x C (float32) of normalised pictures, computed in the run's precision."""
+    def logits(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Return logits N x C (float32) of normalized pictures."""
         with self.precision.autocast():
             logits = model(images)
         return logits.float()
+
+    def normalized(self, images: torch.Tensor) -> torch.Tensor:
+        """Return N x 3 x H x W (float32) on the device, from N x H x W x 3 levels anywhere."""
+        return self.normalize(self.on_device(images))
 
     def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor on the device; the host does not wait where its memory is pinned."""
         return tensor.to(self.processes.device, non_blocking=True)
 
 
-def build_computing(
-    config: CfgNode, processes: Processes, *, amp_backend: str, recipe: Recipe = USUAL
-) -> Computing:
+def build_forward_pass(
+    config: CfgNode, processes: Processes, *, amp_backend: str = "torch", recipe: Recipe = USUAL
+) -> ForwardPass:
     """Set the device up and return precision and normalisation for it.
 
     Raises ValueError for an unknown precision, or a layout that the device does not have.
@@ -62,4 +59,4 @@ def build_computing(
     )
     layout = devices.memory_format(device, config.TRAIN.MEMORY_FORMAT)
     normalize = Normalize(recipe, channels_last=layout is torch.channels_last).to(device)
-    return Computing(processes, precision, normalize, config.TRAIN.ACCUM_STEPS)
+    return ForwardPass(processes, precision, normalize)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lib.data.bad_images import BadImages
 from lib.data.loading import Batch
-from lib.evaluation.forward import Computing
+from lib.evaluation.forward import ForwardPass
 from lib.metrics.meter import Meter, Metrics, are_sound
 from lib.metrics.predictions import PredictionRecorder, UnsoundPlaces, merged
 from lib.metrics.stats import EvalStats
@@ -25,7 +25,7 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     num_images: int,
-    computing: Computing,
+    forward_pass: ForwardPass,
     on_batch: Callable[[int, BadImages], None],
     with_predictions: bool = False,
 ) -> EvalStats:
@@ -33,7 +33,7 @@ def evaluate(
 
     `on_batch` gets each batch's index and its undecodable files, and may raise to stop.
     """
-    processes = computing.processes
+    processes = forward_pass.processes
     model.eval()
     meter, recorder, num_batches = Meter(processes.device), PredictionRecorder(), 0
     unsound = UnsoundPlaces()
@@ -43,7 +43,8 @@ def evaluate(
         on_batch(num_batches - 1, batch.bad)
         if not len(batch.targets):
             continue
-        logits, targets = computing.logits(model, batch)
+        logits = forward_pass.logits(model, forward_pass.normalized(batch.images))
+        targets = forward_pass.on_device(batch.targets)
         losses = F.cross_entropy(logits, targets, reduction="none")
         meter.add(logits, targets, losses, step=num_batches)
         sound = are_sound(logits, losses)

@@ -18,15 +18,15 @@ from lib.data.image_list import ImageList
 from lib.data.splitting import SetAside
 from lib.evaluation.calibration import calibration_measure
 from lib.evaluation.classes import ClassChoice, EvaluationSet, read_evaluation_set
-from lib.evaluation.forward import Computing, build_computing
+from lib.evaluation.forward import ForwardPass, build_forward_pass
 from lib.evaluation.loop import evaluate
 from lib.evaluation.measure import Measure
 from lib.evaluation.real_labels import read_real_labels
 from lib.evaluation.table import write_predictions
 from lib.metrics.per_class import write_per_class
-from lib.metrics.predictions_file import keep_predictions
+from lib.metrics.predictions_file import save_predictions
 from lib.metrics.stats import EvalStats
-from lib.models.build import eval_view, place
+from lib.models.build import place, wrap_for_eval
 from lib.models.folding import fold_batch_norms
 from lib.models.padded import pad_widths, widen
 from lib.models.resolver import Resolved, resolve
@@ -61,13 +61,13 @@ class EvalRequest:
     predictions: Path | None = None  # CSV file for what each picture was taken for
     real_labels: Path | None = None  # a real.json
     classes: ClassChoice = field(default_factory=ClassChoice)
-    keep_predictions: tuple[Path, int] | None = None  # where, and after which epoch
+    save_predictions: tuple[Path, int] | None = None  # where, and after which epoch
 
     @property
     def wants_predictions(self) -> bool:
         """True where something is written for which each image's prediction is needed."""
         wanted = (self.per_class, self.confusion, self.calibration)
-        return any(wanted) or bool(self.predictions or self.real_labels or self.keep_predictions)
+        return any(wanted) or bool(self.predictions or self.real_labels or self.save_predictions)
 
 
 def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
@@ -98,14 +98,14 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
     _check_outputs(request, images)
     measures = _measures(request, found, num_outputs=file.num_classes)
     network = _view(config, network, found)
-    computing = build_computing(config, processes, amp_backend="torch", recipe=resolved.recipe)
+    forward_pass = build_forward_pass(config, processes, recipe=resolved.recipe)
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     for line in (
         *resolved.lines,
         *_order_lines(resolved, request.classes),
         f"loaded {loaded}",
         f"device {devices.describe(processes.device)}, {processes.ranks.world_size} card(s), "
-        f"precision {computing.precision.describe()}; {counted(len(images), 'image')} of "
+        f"precision {forward_pass.precision.describe()}; {counted(len(images), 'image')} of "
         f"{request.data_path}{images.form}",
         *found.remarks,
         *images.left_out.lines(request.data_path),
@@ -116,11 +116,11 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
     if is_main:
         _remove_earlier_results(request)
     stats, num_bad = _evaluate(
-        config, request, computing, network=network, images=images, loader=loader
+        config, request, forward_pass, network=network, images=images, loader=loader
     )
     if is_main:
         measured = [measure(stats.predictions) for measure in measures if stats.predictions]
-        report = _report(resolved, request, computing, stats=stats, num_bad=num_bad)
+        report = _report(resolved, request, forward_pass, stats=stats, num_bad=num_bad)
         report |= {"duration_s": round(time.monotonic() - began_s, 1)}
         report |= {"recipe": resolved.recipe.as_json()}
         for extra in (input_choices(config), found.record, *(extra.record for extra in measured)):
@@ -156,7 +156,7 @@ def _order_lines(resolved: Resolved, choice: ClassChoice) -> tuple[str, ...]:
 
 def _view(config: CfgNode, network: nn.Module, found: EvaluationSet) -> nn.Module:
     """Return the network as it is evaluated: with mirror images, through the outputs compared."""
-    network = eval_view(config, network)
+    network = wrap_for_eval(config, network)
     return network if found.outputs is None else SelectedOutputs(network, found.outputs)
 
 
@@ -205,12 +205,12 @@ def _remove_earlier_results(request: EvalRequest) -> None:
 def _report(
     resolved: Resolved,
     request: EvalRequest,
-    computing: Computing,
+    forward_pass: ForwardPass,
     *,
     stats: EvalStats,
     num_bad: int,
 ) -> dict[str, object]:
-    processes = computing.processes
+    processes = forward_pass.processes
     return {
         "kind": "eval",
         "network": resolved.arch,
@@ -219,7 +219,7 @@ def _report(
         "device": processes.device.type,
         "cards": processes.ranks.world_size,
         "batch_size": resolved.config.TEST.BATCH_SIZE_PER_GPU,
-        "precision": computing.precision.name,
+        "precision": forward_pass.precision.name,
         "images_per_s": round(stats.images_per_s, 1),
         **log.eval_record(stats),
         "num_bad_images": num_bad,
@@ -240,7 +240,7 @@ def _say_figures(
         console.say(f"{log.not_finite_line(stats, paths)}: are the weights sound?{unnamed}")
     for line in lines:
         console.say(line)
-    place = request.keep_predictions[0] if request.keep_predictions else request.folder
+    place = request.save_predictions[0] if request.save_predictions else request.folder
     console.say(
         f"{stats.metrics.num_images} of {stats.num_expected} images used, "
         f"{stats.images_per_s:.1f} images/s; results are in {place}"
@@ -251,14 +251,14 @@ def _say_figures(
 def _evaluate(
     config: CfgNode,
     request: EvalRequest,
-    computing: Computing,
+    forward_pass: ForwardPass,
     *,
     network: nn.Module,
     images: ImageList,
     loader: DataLoader,
 ) -> tuple[EvalStats, int]:
     """Return the figures and the number of undecodable files, which go into the ledger."""
-    processes = computing.processes
+    processes = forward_pass.processes
     console = Console(processes.ranks.is_main)
     ledger = BadImageLedger(
         request.folder / run_folder.BAD_IMAGES if processes.ranks.is_main else None,
@@ -280,7 +280,7 @@ def _evaluate(
         network,
         loader,
         num_images=len(images),
-        computing=computing,
+        forward_pass=forward_pass,
         on_batch=on_batch,
         with_predictions=request.wants_predictions,
     )
@@ -299,10 +299,10 @@ def _write_details(
     class_names = images.class_names
     if request.predictions is not None:
         write_predictions(stats.predictions, images, request.predictions, root=request.data_path)
-    if request.keep_predictions is not None:
-        path, epoch = request.keep_predictions
+    if request.save_predictions is not None:
+        path, epoch = request.save_predictions
         data = request.data_path
-        keep_predictions(stats.predictions, path, images=images, data_path=data, epoch=epoch)
+        save_predictions(stats.predictions, path, images=images, data_path=data, epoch=epoch)
     if not (request.per_class or request.confusion):
         return
     confusion = stats.predictions.confusion(len(class_names))

@@ -23,7 +23,7 @@ from lib.models.resolver import Resolved, resolve
 from lib.models.weights.load import WeightFile
 from lib.runtime.cli import PartlyFailed
 from lib.runtime.files import scratch_beside, sha256_of, write_json
-from lib.runtime.signals import stops_raised
+from lib.runtime.signals import signals_as_exceptions
 
 SUFFIX = ".onnx"
 
@@ -71,7 +71,7 @@ def export_onnx(
     options = options or ExportOptions()
     _check_name(output)
     check_available(options)
-    with stops_raised() as check_stops:
+    with signals_as_exceptions() as check_stops:
         resolved = resolve(checkpoint, cfg=cfg, overrides=overrides)
         for line in resolved.lines:
             say(line)

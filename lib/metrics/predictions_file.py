@@ -28,7 +28,7 @@ _FORMS: ArrayForms = {
 
 
 @dataclass(frozen=True)
-class KeptPredictions:
+class SavedPredictions:
     """Predictions of N pictures, and the pictures' paths."""
 
     predictions: Predictions
@@ -37,7 +37,7 @@ class KeptPredictions:
     data_path: str  # where the pictures were
 
 
-def keep_predictions(
+def save_predictions(
     predictions: Predictions, path: Path, *, images: ImageList, data_path: Path | str, epoch: int
 ) -> None:
     """Write predictions of `images`, evaluated after `epoch`. Raises OSError."""
@@ -58,8 +58,8 @@ def keep_predictions(
     write_atomically(content.getbuffer(), path)
 
 
-def read_predictions(path: Path) -> KeptPredictions:
-    """Return what `keep_predictions` wrote. Raises FileNotFoundError, ValueError for damage."""
+def read_predictions(path: Path) -> SavedPredictions:
+    """Return what `save_predictions` wrote. Raises FileNotFoundError, ValueError for damage."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file of predictions: {path}")
     arrays = read_arrays(path, _FORMS, where=str(path))
@@ -74,7 +74,7 @@ def read_predictions(path: Path) -> KeptPredictions:
         raise ValueError(f"{path} is damaged: a number of a picture or class is below 0")
     shares = torch.from_numpy(arrays["probabilities"].astype(np.float32))
     names = texts_of(arrays["characters"].tobytes(), arrays["ends"], where=str(path))
-    return KeptPredictions(
+    return SavedPredictions(
         Predictions(indices, targets, classes, shares),
         tuple(map(os.fsdecode, names)),
         int(arrays["epoch"]),

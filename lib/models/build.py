@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from lib.config.defaults import OFFICIAL_NAME
 from lib.models.hrnet import HRNet, HRNetSpec, build_hrnet, find_spec
 from lib.models.official import spec_from_official
-from lib.models.wrappers import MirroredMean
+from lib.models.wrappers import FlipAverage
 from lib.runtime import device as devices
 
 
@@ -39,6 +39,6 @@ def place(network: nn.Module, device: torch.device, memory_format: str = "auto")
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
 
 
-def eval_view(config: CfgNode, network: nn.Module) -> nn.Module:
+def wrap_for_eval(config: CfgNode, network: nn.Module) -> nn.Module:
     """Return the network as it is evaluated: with mirror images where TEST.FLIP says so."""
-    return MirroredMean(network) if config.TEST.FLIP else network
+    return FlipAverage(network) if config.TEST.FLIP else network

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from lib.models.hrnet import HRNetSpec, StageSpec
 from lib.runtime.checked import shown
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _STAGES = ("STAGE1", "STAGE2", "STAGE3", "STAGE4")
 _BRANCH_KEYS = ("NUM_BRANCHES", "NUM_RANCHES")
@@ -106,7 +106,7 @@ def _check_keys(
     for key in mapping:
         if key not in known:
             nearest = difflib.get_close_matches(str(key)[:80], known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"unknown key {path}.{readable(str(key))}; did you mean {nearest}?")
+            raise ValueError(f"unknown key {path}.{printable(str(key))}; did you mean {nearest}?")
     missing = [key for key in needed if key not in mapping]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")

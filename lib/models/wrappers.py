@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MirroredMean(nn.Module):
+class FlipAverage(nn.Module):
     """Logits (float32) averaged over each picture and its mirror image."""
 
     def __init__(self, network: nn.Module):

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib.runtime.text import quoted, readable, shorten
+from lib.runtime.text import printable, quoted, shorten
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755  # whatever the umask
 
@@ -54,7 +54,7 @@ def faults_of_names(stems: Iterable[str]) -> list[str]:
 def faults_of_folder(folder: Path) -> list[str]:
     """Return a sentence for each thing for which ais_bench refuses a folder of input files."""
     said = []
-    name = readable(str(folder))
+    name = printable(str(folder))
     if folder.is_symlink():
         said.append(f"ais_bench refuses links, and {name} is one: give it the folder itself")
     if folder.stat().st_mode & _WRITABLE_BY_OTHERS:

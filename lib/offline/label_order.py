@@ -32,7 +32,7 @@ class Mapping:
     accuracy: float
 
 
-def better_mapping(
+def better_label_order(
     labels: Indices, outputs: Indices, *, num_outputs: int, offset: int
 ) -> Mapping | None:
     """The numbering of the labels that scores much better than the present one, if any does.
@@ -61,7 +61,7 @@ def better_mapping(
 
 
 def could_not_tell(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> str:
-    """Return what a poor score leaves open where `better_mapping` has found nothing; '' for others.
+    """Return what a poor score leaves open where no better order was found; '' for others.
 
     Of a few pictures a class nothing can be learnt of the labels' numbering.
     """

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _READERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -52,10 +52,10 @@ def read_npy_header(file: BinaryIO, num_bytes: int) -> NpyHeader:
     except KeyError:
         raise ValueError(f"is of version {version} of .npy files: save plain numbers") from None
     except Exception as error:  # a damaged header makes Python's parser raise many kinds
-        reason = readable(" ".join(str(error).split()))[:120]
+        reason = printable(" ".join(str(error).split()))[:120]
         raise ValueError(f"is no .npy file, or damaged ({reason})") from None
     if dtype.kind not in "fiu" or dtype.hasobject:
-        raise ValueError(f"holds {readable(str(dtype))[:40]}, no array of numbers")
+        raise ValueError(f"holds {printable(str(dtype))[:40]}, no array of numbers")
     header = NpyHeader(tuple(map(int, shape)), dtype, bool(is_fortran), file.tell())
     there = num_bytes - header.start
     if min(header.shape, default=0) < 0 or header.num_bytes != there:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from lib.offline.npy import read_npy_header
 from lib.runtime.files import write_atomically
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 FORMATS = ("BIN", "NPY", "TXT")
 ENDINGS = tuple(f".{name.lower()}" for name in FORMATS)
@@ -70,9 +70,9 @@ def read_whole(path: str | Path) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{readable(os.fspath(path))} is no regular file")
+            raise ValueError(f"{printable(os.fspath(path))} is no regular file")
         if status.st_size > _LARGEST_FILE:
-            raise ValueError(f"{readable(os.fspath(path))} is too large: {status.st_size} bytes")
+            raise ValueError(f"{printable(os.fspath(path))} is too large: {status.st_size} bytes")
         parts = [os.read(descriptor, status.st_size + 1)]
         if len(parts[0]) != status.st_size:  # it grows, or is read in pieces
             while parts[-1]:
@@ -103,7 +103,7 @@ def parse_prediction(data: bytes, name: str, dtype: str = "float32") -> npt.NDAr
     Raises:
         ValueError: as `read_prediction`.
     """
-    shown = readable(name)
+    shown = printable(name)
     if not name.endswith(ENDINGS):
         raise ValueError(f"{shown}: predictions end in one of {', '.join(ENDINGS)}")
     if not (data.strip() if name.endswith(".txt") else data):

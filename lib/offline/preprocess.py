@@ -37,7 +37,7 @@ from lib.runtime.cli import PartlyFailed
 from lib.runtime.environment import check_num_workers, num_cores
 from lib.runtime.files import write_atomically
 from lib.runtime.pool import run_in_processes
-from lib.runtime.signals import Check, stops_noted
+from lib.runtime.signals import Check, deferred_signals
 from lib.runtime.text import shorten
 
 MODEL = "hrnet"
@@ -144,7 +144,7 @@ def fill(results: Target, make: Make, options: PreprocessOptions) -> PreprocessR
     if results.folder.exists() and not results.folder.is_dir():
         raise ValueError(f"{results.folder} is not a folder: give one for the results")
     is_new = not results.folder.exists()
-    with run_folder.lock(results.folder), stops_noted() as check:
+    with run_folder.lock(results.folder), deferred_signals() as check:
         if is_new:
             results.folder.chmod(FOLDER_MODE)
         return _fill(results, sources, make, options=options, check=check)

@@ -20,11 +20,11 @@ from lib.data.picture_files import picture_stem
 from lib.metrics.confusion import ConfusionCounts
 from lib.offline.copies import Copies, set_copies_aside
 from lib.offline.element_type import USUAL
-from lib.offline.label_order import better_mapping, could_not_tell
+from lib.offline.label_order import better_label_order, could_not_tell
 from lib.offline.prediction_files import prediction_names, stem_of
 from lib.offline.ranking import FileForm, Indices, find_form, rank_files
 from lib.runtime.files import write_atomically
-from lib.runtime.text import look_alikes, quoted, readable, shorten
+from lib.runtime.text import look_alikes, printable, quoted, shorten
 
 # TensorFlow's networks for ImageNet have a background class in front of the thousand.
 _OUTPUTS_WITH_BACKGROUND = 1001
@@ -78,7 +78,7 @@ class Scores:
     def problem_lines(self) -> list[str]:
         """A phrase for each kind of problem: how many, and the first few names."""
         lines = [
-            f"{len(names)} {kind}: {shorten(names, form=readable if kind in _OF_TWO else quoted)}"
+            f"{len(names)} {kind}: {shorten(names, form=printable if kind in _OF_TWO else quoted)}"
             for kind, names in self.problems.items()
         ]
         unlabelled = map(stem_of, self.problems.get(_EXTRA, ()))
@@ -173,7 +173,7 @@ def _form(folder: Path, names: Sequence[str], *, num_classes: int, known: FileFo
 def _advice(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int) -> str:
     if not len(labels):
         return ""
-    found = better_mapping(labels, outputs, num_outputs=num_outputs, offset=offset)
+    found = better_label_order(labels, outputs, num_outputs=num_outputs, offset=offset)
     if found is None:
         return could_not_tell(labels, outputs, num_outputs=num_outputs, offset=offset)
     plain = 100 * float((labels + offset == outputs).mean())

@@ -13,7 +13,7 @@ from lib.data.build import read_val
 from lib.data.image_list import ImageList
 from lib.data.rgb import IGNORE, open_rgb
 from lib.data.splitting import SetAside
-from lib.metrics.predictions_file import KeptPredictions, relative_paths
+from lib.metrics.predictions_file import SavedPredictions, relative_paths
 from lib.report.images import data_uri
 from lib.report.run_files import RunFiles
 from lib.runtime.files import is_url
@@ -92,14 +92,14 @@ def _read(run: RunFiles, data_path: Path | str) -> Pictures:
     return Pictures(images, data_path, dataset.ORIENTATION)
 
 
-def num_mistakes(kept: KeptPredictions) -> int:
+def num_mistakes(kept: SavedPredictions) -> int:
     """Return how many pictures' likeliest class is wrong."""
     predictions = kept.predictions
     return int((predictions.answers != predictions.targets).sum())
 
 
 def surest_mistakes(
-    kept: KeptPredictions, class_names: Sequence[str], pictures: Pictures | None
+    kept: SavedPredictions, class_names: Sequence[str], pictures: Pictures | None
 ) -> list[Mistake]:
     """Return the mistakes of the highest probability, the highest first."""
     predictions = kept.predictions
@@ -110,7 +110,7 @@ def surest_mistakes(
 
 
 def _mistake(
-    kept: KeptPredictions, row: int, class_names: Sequence[str], pictures: Pictures | None
+    kept: SavedPredictions, row: int, class_names: Sequence[str], pictures: Pictures | None
 ) -> Mistake:
     predictions, path = kept.predictions, kept.paths[row]
     target, classes = int(predictions.targets[row]), predictions.classes[row]

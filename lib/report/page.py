@@ -18,7 +18,7 @@ from lib.report.run_files import RunFiles
 from lib.report.settings import settings_of
 from lib.runtime.files import write_atomically
 from lib.runtime.run_folder import REPORT
-from lib.runtime.text import counted, duration, readable
+from lib.runtime.text import counted, duration, printable
 
 MAX_ROWS = 1000  # of a table: a page of more is slow on a phone
 _SEPARATOR = re.compile(r"(?<=[/\\_.-])(?=[^/\\_.-])")
@@ -86,7 +86,7 @@ def _template():  # type: ignore[no-untyped-def]  # jinja2.Template, private to 
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda x: readable(x, keep="\n\t") if type(x) is str else x,
+        finalize=lambda x: printable(x, keep="\n\t") if type(x) is str else x,
     )
     environment.filters |= {"number": _number, "parts": _parts, "counted": _counted}
     return environment.get_template("template.html")
@@ -101,7 +101,7 @@ def _number(value: object, digits: int = 3) -> str:
 
 def _shown(name: str) -> str:
     """Return a name as a picture can hold it: XML has no place for some of its characters."""
-    return _NO_CHARACTERS.sub("\ufffd", readable(name))
+    return _NO_CHARACTERS.sub("\ufffd", printable(name))
 
 
 def _counted(number: int, noun: str, plural: str = "") -> str:

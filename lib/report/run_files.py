@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.class_file import read_class_file
-from lib.metrics.predictions_file import KeptPredictions, read_predictions
+from lib.metrics.predictions_file import SavedPredictions, read_predictions
 from lib.report.log import read_records
 from lib.report.plots.points import Record
 from lib.runtime import run_folder
@@ -31,7 +31,7 @@ class RunFiles:
     result: Mapping[str, object]  # result.json, of a run that has ended
     environment: Mapping[str, str]
     bad_images: Sequence[tuple[str, str]]  # path and reason of each
-    kept: KeptPredictions | None  # of the best weights
+    kept: SavedPredictions | None  # of the best weights
     why_none_kept: str  # where it is None
     left_out: Sequence[str] = ()  # lines of the files that cannot be used, and why
 
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> RunFiles:
     )
 
 
-def _kept(folder: Path, best_epoch: int | None) -> tuple[KeptPredictions | None, str]:
+def _kept(folder: Path, best_epoch: int | None) -> tuple[SavedPredictions | None, str]:
     """Return the predictions of the best weights, or why there are none that can be used."""
     path = folder / run_folder.PREDICTIONS
     if best_epoch is None:

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
 
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 COUNT = range(2**63)  # what fits into 64 bits, from 0
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -49,7 +49,7 @@ def checked(content: object, form: object, *, where: str) -> object:
     """
     misfit = _misfit(content, form, "")
     if misfit:
-        raise ValueError(f"{readable(where)}: {misfit}")
+        raise ValueError(f"{printable(where)}: {misfit}")
     return content
 
 
@@ -70,9 +70,11 @@ def parse_json(text: str | bytes, form: object, *, where: str) -> object:
     try:
         content = json.loads(text, object_pairs_hook=_without_repeats)
     except RecursionError:
-        raise ValueError(f"{readable(where)} is no JSON of ours: it is nested too deeply") from None
+        raise ValueError(
+            f"{printable(where)} is no JSON of ours: it is nested too deeply"
+        ) from None
     except ValueError as error:
-        raise ValueError(f"{readable(where)} is damaged or no JSON: {error}") from None
+        raise ValueError(f"{printable(where)} is damaged or no JSON: {error}") from None
     return checked(content, form, where=where)
 
 
@@ -110,7 +112,7 @@ def read_json_lines(path: Path, form: object) -> tuple[list, list[str]]:
 
 def _content(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting
-        raise ValueError(f"{readable(str(path))} is no file")
+        raise ValueError(f"{printable(str(path))} is no file")
     return path.read_bytes()
 
 
@@ -169,7 +171,7 @@ def _misfit_of_items(items: Sequence[object], form: list, place: str) -> str:
 
 
 def _below(place: str, key: object) -> str:
-    name = readable(str(key))[:_SHOWN_LENGTH]
+    name = printable(str(key))[:_SHOWN_LENGTH]
     return f"{place}.{name}" if place else name
 
 

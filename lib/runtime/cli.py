@@ -21,7 +21,7 @@ from typing import NoReturn, TextIO
 
 from lib.runtime.environment import is_started_copy
 from lib.runtime.shortages import shortage
-from lib.runtime.text import fitted, readable
+from lib.runtime.text import fitted, printable
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
@@ -111,7 +111,7 @@ class ArgumentParser(argparse.ArgumentParser):
                 continue
             value = value if equals else following if action.nargs is None else ""
             if values.get(action.dest, value) != value and not is_started_copy():
-                shown_before, shown_now = (readable(repr(v)) for v in (values[action.dest], value))
+                shown_before, shown_now = (printable(repr(v)) for v in (values[action.dest], value))
                 print(
                     f"[Warning] {name} is given twice: {shown_now} counts, not {shown_before}",
                     file=sys.stderr,
@@ -120,9 +120,9 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def _unknown(self, name: str, value: str) -> str:
         """Return what to say of an option that there is not."""
-        said = f"unknown option {readable(name)}"
+        said = f"unknown option {printable(name)}"
         if _CONFIG_KEY.fullmatch(name) and any(one.dest == "overrides" for one in self._actions):
-            return f"{said}: config keys have no dashes, {name[2:]} {readable(value) or 'VALUE'}"
+            return f"{said}: config keys have no dashes, {name[2:]} {printable(value) or 'VALUE'}"
         nearest = nearest_option(name, list(self._option_string_actions))
         return f"{said}: did you mean {nearest}?" if nearest else said
 
@@ -151,18 +151,18 @@ def whole_number(text: str) -> int:
 def fail(message: str, exit_code: int = EXIT_USER_ERROR) -> NoReturn:
     """Print one `[Error]` line on stderr and leave with `exit_code`."""
     with suppress(OSError):  # nobody hears it, and the exit code still tells
-        line = f"[Error] {readable(' '.join(message.split()))}"
+        line = f"[Error] {printable(' '.join(message.split()))}"
         print(fitted(line, sys.stderr), file=sys.stderr, flush=True)
     raise SystemExit(exit_code)
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Print lines, each of which stays one whatever the names in it hold; see `readable`.
+    """Print lines, each of which stays one whatever the names in it hold; see `printable`.
 
     A terminal that is narrower gets them broken between words: see `fitted`.
     """
     for line in lines:
-        shown = fitted(readable(line, keep="\t"), file or sys.stdout)
+        shown = fitted(printable(line, keep="\t"), file or sys.stdout)
         print(shown, file=file, flush=True)
 
 
@@ -195,7 +195,7 @@ def torch_npu_refusal(cause: BaseException) -> str:
 
 
 class _Shown:
-    """A stream of texts as they may be shown, whatever the names in them hold; see `readable`.
+    """A stream of texts as they may be shown, whatever the names in them hold; see `printable`.
 
     Names should be made readable before: this keeps line ends, which lines need.
     """
@@ -212,7 +212,7 @@ class _Shown:
 
     def write(self, text: str) -> int:
         with self._noting():
-            return self._stream.write(readable(text, keep=self._keep))
+            return self._stream.write(printable(text, keep=self._keep))
 
     def flush(self) -> None:
         with self._noting():
@@ -343,5 +343,5 @@ def _leave_after(error: BaseException, *, is_of_output: bool) -> None:
 def _leave(line: str, exit_code: int) -> NoReturn:
     """Print a line on stderr that is no error, and leave with `exit_code`."""
     with suppress(OSError):
-        print(readable(" ".join(line.split())), file=sys.stderr, flush=True)
+        print(printable(" ".join(line.split())), file=sys.stderr, flush=True)
     raise SystemExit(exit_code)

@@ -7,7 +7,7 @@ import sys
 
 from tqdm import tqdm
 
-from lib.runtime.text import fitted, readable
+from lib.runtime.text import fitted, printable
 
 _CLOSE_TIMEOUT_S = 10.0
 
@@ -26,7 +26,7 @@ class Console:
         """
         if self._enabled:
             try:
-                tqdm.write(fitted(readable(line, keep="\t"), sys.stdout), file=sys.stdout)
+                tqdm.write(fitted(printable(line, keep="\t"), sys.stdout), file=sys.stdout)
                 sys.stdout.flush()
             except OSError as error:
                 if error.errno != errno.ENOSPC:  # a log on a full disk loses lines, not the run

@@ -238,11 +238,11 @@ class StopRequest:
             os.write(_STDERR, f"{line}\n".encode())
 
 
-def whole_gradients(model: nn.Module, *, travel: bool) -> AbstractContextManager[None]:
+def gradient_sync(model: nn.Module, *, enabled: bool) -> AbstractContextManager[None]:
     """Let a backward pass within the block send the gradients to the other ranks, or keep them.
 
     Those that are kept add up to what is sent next. A model of a single process has none to send.
     """
-    if travel or not isinstance(model, DistributedDataParallel):
+    if enabled or not isinstance(model, DistributedDataParallel):
         return nullcontext()
     return model.no_sync()

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _CHUNK = 2**20
 _NUM_NAMES_TRIED = 100
@@ -48,7 +48,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | st
         option, path = option_of[identity]
         same = "" if os.fspath(read) == os.fspath(path) else f" under the name {str(read)!r}"
         raise ValueError(
-            f"{option} {readable(str(path))!r} is a file to read{readable(same)}, and would be "
+            f"{option} {printable(str(path))!r} is a file to read{printable(same)}, and would be "
             "overwritten: give another name"
         )
 

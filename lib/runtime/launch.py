@@ -19,7 +19,7 @@ from lib.runtime.cli import EXIT_PARTLY_FAILED, EXIT_USER_ERROR, PartlyFailed, S
 from lib.runtime.environment import LAUNCH_VARIABLE, num_cores
 from lib.runtime.rendezvous import MEANING, Place, meet
 from lib.runtime.run_folder import RANK_LOG
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 # Of what a rank prints: its error line, or the exception at the end of a traceback.
@@ -141,7 +141,7 @@ def run_under_torchrun(
     except SignalException as stop:
         raise Stopped(stop.sigval) from None
     except DistError as error:
-        reason = readable(str(error).partition("\n")[0])
+        reason = printable(str(error).partition("\n")[0])
         raise PartlyFailed(f"the machines lost each other at {cluster.place}: {reason}") from None
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
@@ -178,4 +178,4 @@ def _last_words(log_dir: Path | None, rank: int) -> tuple[str, str]:
     if path is None or not path.is_file():
         return "", "; its own message stands above, or in its log"
     said = _REASON.search(path.read_text(encoding="utf-8", errors="replace"))
-    return readable((said[1] or said[2]).strip()) if said else "", f"; its log is {path}"
+    return printable((said[1] or said[2]).strip()) if said else "", f"; its log is {path}"

@@ -7,7 +7,7 @@ scale (Micikevicius et al., arXiv 1710.03740). With the apex backend, apex's O2 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
@@ -84,28 +84,15 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=_AUTOCAST_DTYPES[self.name])
 
-    def step(self, losses: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Clear the gradients, add up those of the losses and take one optimizer step.
-
-        Each loss is asked for after the backward pass of the one before it, so that a generator
-        can compute them one at a time. With fp16 a step whose gradients overflow is left out and
-        the scale is lowered.
-        """
+    def clear_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Begin a step."""
         if self._amp is not None:
             optimizer.zero_grad()  # apex puts its own in place, which takes no argument
         else:
             optimizer.zero_grad(set_to_none=not devices.keeps_gradients(optimizer))
-        for loss in losses:
-            self._backward(loss, optimizer)
-        if self._max_grad_norm > 0:
-            self._clip(optimizer)
-        if self._scaler is not None:
-            self._scaler.step(optimizer)
-            self._scaler.update()
-        else:
-            optimizer.step()
 
-    def _backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    def backward(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Add the gradients of a loss, scaled where the precision needs it."""
         if self._amp is not None:
             with self._amp.scale_loss(loss, optimizer) as scaled_loss:
                 scaled_loss.backward()
@@ -113,6 +100,19 @@ class Precision:
             self._scaler.scale(loss).backward()
         else:
             loss.backward()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradients and take one optimizer step.
+
+        With fp16 a step whose gradients overflow is left out, and the scale is lowered.
+        """
+        if self._max_grad_norm > 0:
+            self._clip(optimizer)
+        if self._scaler is not None:
+            self._scaler.step(optimizer)
+            self._scaler.update()
+        else:
+            optimizer.step()
 
     def _clip(self, optimizer: torch.optim.Optimizer) -> None:
         """Scale the gradients down to the largest norm allowed, on the device.

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lib.runtime.text import duration, readable
+from lib.runtime.text import duration, printable
 
 _ANSWER_S = 10.0  # in which a place that is there answers
 _NO_PLACE = "machines cannot meet at {}: {} ({})"
@@ -30,7 +30,7 @@ class Place:
     port: int
 
     def __str__(self) -> str:
-        return f"{readable(self.address)}:{self.port}"
+        return f"{printable(self.address)}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _unreachable(place: Place) -> str:
     except UnicodeError:
         return "this can be no machine's name"
     except OSError as error:  # an unknown name too, since it may become known
-        return readable(error.strerror or str(error))
+        return printable(error.strerror or str(error))
     return ""
 
 
@@ -142,7 +142,7 @@ def _store(address: str, port: int, *, is_master: bool) -> TCPStore:  # type: ig
 
 
 def _first_line(error: RuntimeError) -> str:
-    return readable(str(error).partition("\n")[0])
+    return printable(str(error).partition("\n")[0])
 
 
 def _own_remark(place: Place) -> str:
@@ -151,4 +151,4 @@ def _own_remark(place: Place) -> str:
         is_own = ipaddress.ip_address(place.address).is_loopback
     except ValueError:
         is_own = place.address == "localhost"
-    return f"{readable(place.address)} is this machine itself: is that meant? " if is_own else ""
+    return f"{printable(place.address)} is this machine itself: is that meant? " if is_own else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import re
 
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _MAX_WORDS = 200  # characters of the failure's own words
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
@@ -68,9 +68,9 @@ def shortage(error: BaseException) -> str | None:
     words = _own_words(error)
     for pattern, advice in _KINDS:
         if re.search(pattern, words):
-            return f"{advice} ({readable(words[:_MAX_WORDS])})"
+            return f"{advice} ({printable(words[:_MAX_WORDS])})"
     if type(error).__module__.startswith(_COMPILER):
-        return f"TRAIN.COMPILE: torch.compile failed ({readable(words[:_MAX_WORDS])}); take no"
+        return f"TRAIN.COMPILE: torch.compile failed ({printable(words[:_MAX_WORDS])}); take no"
     return None
 
 

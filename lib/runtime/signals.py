@@ -14,7 +14,7 @@ Check = Callable[[], None]
 
 
 @contextmanager
-def stops_noted() -> Iterator[Check]:
+def deferred_signals() -> Iterator[Check]:
     """Note Ctrl-C and SIGTERM within the block; yield a function that raises what was noted.
 
     An exception raised by a signal itself may come anywhere, within a destructor too, where Python
@@ -37,7 +37,7 @@ class _Noted(BaseException):
 
 
 @contextmanager
-def stops_raised() -> Iterator[Check]:
+def signals_as_exceptions() -> Iterator[Check]:
     """Let Ctrl-C and SIGTERM end the block by an exception, so that its `finally` parts run.
 
     Yields a function that raises the stop again, if there was one: to be called before what can't

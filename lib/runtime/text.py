@@ -16,7 +16,7 @@ _WORD = re.compile(r"\s*\S+\s*")  # with the blanks around it
 _CONTINUED = "    "  # in front of a line that goes on
 
 
-def readable(text: str, *, keep: str = "") -> str:
+def printable(text: str, *, keep: str = "") -> str:
     """Return a text with an escape for each character that has no shape of its own.
 
     Those are bytes that are no text (file names have them), control characters but for those in
@@ -38,13 +38,13 @@ def _shown(character: str) -> str:
 
 def quoted(name: str) -> str:
     """Return a name in quotes, so that blanks at its ends can be seen."""
-    return f"'{readable(name)}'"
+    return f"'{printable(name)}'"
 
 
 def shorten(names: Sequence[str], *, form: Callable[[str], str] = quoted) -> str:
     """Return a few of the names in one line, and how many more there are.
 
-    `form` makes each fit to be shown: in quotes; `readable` for what is more than a name.
+    `form` makes each fit to be shown: in quotes; `printable` for what is more than a name.
     """
     shown = ", ".join(map(form, names[:_MAX_NAMES_SHOWN]))
     num_more = len(names) - _MAX_NAMES_SHOWN

@@ -25,7 +25,7 @@ from lib.data.build import (
 from lib.data.image_list import ImageList
 from lib.data.samplers import TrainBatches
 from lib.data.watching import WatchedLoader
-from lib.evaluation.forward import Computing, build_computing
+from lib.evaluation.forward import ForwardPass, build_forward_pass
 from lib.metrics.meter import Metrics
 from lib.metrics.stats import EpochStats
 from lib.models.build import build_model, place
@@ -36,10 +36,10 @@ from lib.training.checkpoint import Position, put_back, restore_rng_states
 from lib.training.ema import AveragedWeights
 from lib.training.held_out import (
     PictureNames,
-    kept_aside,
     picture_names,
+    saved_holdout,
     split_remarks,
-    with_own_split,
+    with_saved_split,
 )
 from lib.training.objective import Objective, build_objective
 from lib.training.optim import build_optimizer, check_same_groups, check_state_sizes
@@ -50,7 +50,7 @@ from lib.training.optimising import (
     optimizer_options,
 )
 from lib.training.start import (
-    Start,
+    StartingPoint,
     TrainRequest,
     check_same_data,
     check_same_start,
@@ -65,7 +65,7 @@ from lib.training.start import (
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainingSetup:
     """A run's objects, with the state of what it starts from already in them."""
 
     config: CfgNode  # as asked for, but for what a resumed run keeps
@@ -79,9 +79,9 @@ class Parts:
     schedule: Schedule
     loader: WatchedLoader
     val_loader: WatchedLoader
-    computing: Computing
+    forward_pass: ForwardPass
     objective: Objective
-    start: Start
+    start: StartingPoint
     started: str  # one line: what the weights come from
     seed: int
     position: Position
@@ -89,7 +89,7 @@ class Parts:
     remarks: tuple[str, ...]  # where a resume is not exact, data or settings have no effect
 
     @property
-    def judged_network(self) -> nn.Module:
+    def eval_network(self) -> nn.Module:
         """What the accuracy is of, and what a run leaves: the averaged weights, if there are."""
         return self.network if self.average is None else self.average.network
 
@@ -103,7 +103,7 @@ class Parts:
 class Progress:
     """What changes from epoch to epoch and goes into a checkpoint beside weights and optimizer."""
 
-    sums: Metrics  # of the present epoch's steps before `Parts.position`, over all ranks
+    sums: Metrics  # of the present epoch's steps before `TrainingSetup.position`, over all ranks
     best_accuracy: float  # top-1 in percent; -1: nothing was evaluated yet
     report: dict[str, object]  # what result.json will say so far
 
@@ -145,23 +145,23 @@ class Progress:
         )
 
 
-def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> Parts:
+def build_training(asked: CfgNode, request: TrainRequest, processes: Processes) -> TrainingSetup:
     """Read the data lists, then build network, optimizer and loaders and load what there is.
 
     Raises ValueError and FileNotFoundError for data, settings or weights that do not fit; bad data
     is told before the network is built.
     """
     start = find_start(asked, request, processes)
-    config = with_own_split(asked, start)
-    images, val_images = read_images(config, request.data_path, kept_aside=kept_aside(start))
+    config = with_saved_split(asked, start)
+    images, val_images = read_images(config, request.data_path, saved_holdout=saved_holdout(start))
     names = picture_names(config, request.data_path, start=start, images=images, val=val_images)
     check_same_data(start, images.class_names, num_images=len(images), names_sum=names.sum)
     check_same_start(start, processes)
     seed = start.seed(config.SEED)
     torch.manual_seed(seed)
     random.seed(seed)  # nothing here draws from it, but its state is saved with the others
-    computing = build_computing(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
-    precision = computing.precision
+    forward_pass = build_forward_pass(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
+    precision = forward_pass.precision
     network: nn.Module = build_model(config, class_count(config, images.class_names))
     started = start.load_into(network, config, images.class_names)
     network = made_trainable(network, config, processes)
@@ -200,14 +200,14 @@ def build_parts(asked: CfgNode, request: TrainRequest, processes: Processes) -> 
         *optimising_remarks(config, start),
         *unused_settings(config),
     )
-    return Parts(
+    return TrainingSetup(
         config, images, val_images, names, network, _wrapped(network, config, processes), average,
-        optimizer, schedule, loader, val_loader, computing, objective, start, started, seed,
+        optimizer, schedule, loader, val_loader, forward_pass, objective, start, started, seed,
         position, decoder, tuple(said for said in remarks if said),
     )  # fmt: skip
 
 
-def restored_progress(start: Start) -> Progress:
+def restored_progress(start: StartingPoint) -> Progress:
     """Return the resumed run's progress, or that of a new one."""
     if start.state is None:
         return Progress(Metrics(), -1.0, {})
@@ -229,7 +229,7 @@ def _check_smallest_part(batches: TrainBatches, config: CfgNode) -> None:
 
 
 def _restore(
-    start: Start,
+    start: StartingPoint,
     optimizer: torch.optim.Optimizer,
     precision: Precision,
     *,

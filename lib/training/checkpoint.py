@@ -21,7 +21,7 @@ from lib.config.yaml_text import read_yaml
 from lib.models.weights.torch_file import read_torch_file
 from lib.runtime.checked import COUNT, checked
 from lib.runtime.device import rng_state, set_rng_state
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 FORMAT = 1
 
@@ -146,7 +146,7 @@ def load_training_state(path: Path) -> TrainingState:
 
     Raises FileNotFoundError, and ValueError for a damaged file or one of another kind.
     """
-    state, where = read_torch_file(path).value, readable(str(path))
+    state, where = read_torch_file(path).value, printable(str(path))
     is_whole = isinstance(state, dict) and TrainingState.__required_keys__ <= state.keys()
     if not is_whole or state["format"] != FORMAT:  # type: ignore[index]
         raise ValueError(
@@ -171,7 +171,7 @@ def saved_config(state: TrainingState, path: Path | None) -> dict[str, dict]:
 
     Raises ValueError where it is none.
     """
-    where = f"{readable(str(path))}: config"
+    where = f"{printable(str(path))}: config"
     try:
         content = read_yaml(state["config"])
     except ValueError as error:
@@ -190,8 +190,8 @@ def put_back(what: str, path: Path | None) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, LookupError, RuntimeError, AttributeError) as error:
-        reason = textwrap.shorten(readable(" ".join(str(error).split())), 160, placeholder=" ...")
+        reason = textwrap.shorten(printable(" ".join(str(error).split())), 160, placeholder=" ...")
         raise ValueError(
-            f"{readable(str(path))} is damaged: its {what} cannot be put back "
+            f"{printable(str(path))} is damaged: its {what} cannot be put back "
             f"({type(error).__name__}: {reason}); {_INSTEAD}"
         ) from None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
 from lib.models.weights.load import load_weights, not_finite, read_weights
 from lib.runtime.files import sha256_of
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 from lib.training.losses import Distillation, Teacher
 
 TIMM = "timm/"
@@ -75,7 +75,7 @@ def load_teacher(
     loaded = load_weights(network, file, hint=hint)
     broken = not_finite(file.weights)
     if broken:
-        raise ValueError(f"DISTILL.TEACHER: {readable(str(file.path))} teaches nothing: {broken}")
+        raise ValueError(f"DISTILL.TEACHER: {printable(str(file.path))} teaches nothing: {broken}")
     network.requires_grad_(False).eval()
     teacher = _with_own_input(network) if is_timms else network
     _try(teacher, arch, num_classes=num_classes, image_size=image_size)

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from lib.data.image_list import ImageList
 from lib.data.splitting import names_below
 from lib.training.checkpoint import saved_config
-from lib.training.start import Start
+from lib.training.start import StartingPoint
 
 _KEYS = ("VAL_SHARE", "SPLIT_SEED")  # of DATASET
 
@@ -30,7 +30,12 @@ class PictureNames:
 
 
 def picture_names(
-    config: CfgNode, data_path: Path | str, *, start: Start, images: ImageList, val: ImageList
+    config: CfgNode,
+    data_path: Path | str,
+    *,
+    start: StartingPoint,
+    images: ImageList,
+    val: ImageList,
 ) -> PictureNames:
     """Return what a checkpoint keeps of the pictures, by their paths in DATASET.TRAIN_SET.
 
@@ -42,16 +47,16 @@ def picture_names(
     names = "\0".join(names_below(images, folder))
     aside = names_below(val, folder) if config.DATASET.VAL_SHARE else []
     names_sum = hashlib.sha256(os.fsencode(names)).hexdigest()
-    return PictureNames(names_sum, tuple(sorted(kept_aside(start) or aside)))
+    return PictureNames(names_sum, tuple(sorted(saved_holdout(start) or aside)))
 
 
-def kept_aside(start: Start) -> frozenset[str] | None:
+def saved_holdout(start: StartingPoint) -> frozenset[str] | None:
     """Return the names of what a resumed run has set aside; None where none are known."""
     names = start.state.get("names_aside") if start.state is not None else None
     return frozenset(names) if names else None
 
 
-def with_own_split(config: CfgNode, start: Start) -> CfgNode:
+def with_saved_split(config: CfgNode, start: StartingPoint) -> CfgNode:
     """Return the configuration with the DATASET.VAL_SHARE and SPLIT_SEED that a resumed run had.
 
     Raises ValueError where the run had set pictures aside and now would not, or the reverse.
@@ -79,12 +84,14 @@ def with_own_split(config: CfgNode, start: Start) -> CfgNode:
     return own
 
 
-def split_remarks(config: CfgNode, start: Start, images: ImageList, aside: int) -> list[str]:
+def split_remarks(
+    config: CfgNode, start: StartingPoint, images: ImageList, aside: int
+) -> list[str]:
     """Return where a resumed run does not do as `config` says, or has lost pictures.
 
     `aside` is the number of pictures that are set aside now.
     """
-    saved, before = _saved_split(start), kept_aside(start)
+    saved, before = _saved_split(start), saved_holdout(start)
     if not saved.get("VAL_SHARE"):
         return []
     remarks = []
@@ -108,7 +115,7 @@ def split_remarks(config: CfgNode, start: Start, images: ImageList, aside: int) 
     return remarks
 
 
-def _saved_split(start: Start) -> dict[str, float]:
+def _saved_split(start: StartingPoint) -> dict[str, float]:
     """Return the two settings of a resumed run; older runs set nothing aside."""
     if start.state is None:
         return {}

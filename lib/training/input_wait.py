@@ -12,7 +12,7 @@ _WAITS_MUCH, _IS_BUSY = 0.1, 0.7
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoaderSetup:
     """How one card's training pictures are loaded."""
 
     num_workers: int
@@ -20,7 +20,7 @@ class Loading:
     decoder: str
 
 
-def input_line(stats: IntervalStats, loading: Loading) -> str:
+def input_line(stats: IntervalStats, loading: LoaderSetup) -> str:
     """Return the `Input:` line of a log interval: where the time went, and advice where it helps.
 
     The shares are this process's: of the time spent waiting for pictures, and of its workers' time
@@ -42,7 +42,7 @@ def _share(part_s: float, whole_s: float) -> float:
     return min(1.0, part_s / whole_s) if whole_s > 0 else 0.0
 
 
-def _advice(busy: float, loading: Loading) -> str:
+def _advice(busy: float, loading: LoaderSetup) -> str:
     if loading.num_workers < loading.num_cores and busy > _IS_BUSY:
         return f"--workers {loading.num_cores}"
     if busy <= _IS_BUSY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +32,17 @@ class Labels:
         """The classes that have the larger share: those that an accuracy counts as right."""
         return self.own if self.partner is None or self.share >= 0.5 else self.partner
 
-    def split(self, num_parts: int) -> list[Labels]:
-        """Return the labels in parts, as `torch.Tensor.tensor_split` cuts them."""
-        own = self.own.tensor_split(num_parts)
+    def to(self, device: torch.device) -> Labels:
+        """Return the labels on a device; those of mixed pictures are there already."""
+        return replace(self, own=self.own.to(device, non_blocking=True))
+
+    def split(self, num: int) -> list[Labels]:
+        """Return the labels in pieces, as `torch.Tensor.tensor_split` cuts them."""
+        own = self.own.tensor_split(num)
         if self.partner is None:
-            return [Labels(part) for part in own]
-        pairs = zip(own, self.partner.tensor_split(num_parts), strict=True)
-        return [Labels(part, partner, self.share) for part, partner in pairs]
+            return [Labels(piece) for piece in own]
+        pairs = zip(own, self.partner.tensor_split(num), strict=True)
+        return [Labels(piece, partner, self.share) for piece, partner in pairs]
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from lib.data.image_list import ImageList
 from lib.data.loading import Batch
-from lib.evaluation.forward import Computing
+from lib.evaluation.forward import ForwardPass
 from lib.models.build import build_model, place
 from lib.models.hrnet import build_hrnet, find_spec
-from lib.runtime.distributed import Processes, whole_gradients
+from lib.runtime.distributed import Processes
 from lib.training.distill import load_teacher
 from lib.training.losses import Distillation, LabelLoss, Labels, Teacher, class_weights
 from lib.training.mixing import Mixing, mixed, partners
@@ -34,14 +33,28 @@ class Objective:
         """The SHA-256 sum of the teacher's weight file; '' where there is none."""
         return "" if self.teacher is None else self.teacher.sha256
 
+    def mixed(
+        self, batch: Batch, forward_pass: ForwardPass, *, epoch: int, step: int
+    ) -> tuple[Tensor, Labels]:
+        """Return the pictures before their normalization, and labels; mixed on the device.
+
+        The whole batch is mixed, so that micro-batches change neither pairs nor shares.
+        """
+        _, height, width, _ = batch.images.shape
+        mix = self.mixing.draw(epoch, step, height=height, width=width)
+        if mix is None:
+            return batch.images, Labels(batch.targets)
+        images, targets = (forward_pass.on_device(x) for x in (batch.images, batch.targets))
+        return mixed(images, mix), Labels(targets, partners(targets), mix.share)
+
     def losses(
-        self, computing: Computing, logits: torch.Tensor, labels: Labels, images: torch.Tensor
-    ) -> torch.Tensor:
-        """Return N losses from N x C logits; `images` is the normalised input they come from."""
+        self, logits: Tensor, labels: Labels, images: Tensor, forward_pass: ForwardPass
+    ) -> Tensor:
+        """Return N losses from N x C logits; `images` is the normalized input they come from."""
         if self.teacher is None:
             return self.label_loss(logits, labels)
         with torch.no_grad():
-            theirs = computing.forward(self.teacher.network, images)
+            theirs = forward_pass.logits(self.teacher.network, images)
         distillation = self.teacher.distillation
         losses = distillation.divergence(logits, theirs)
         if distillation.weight == 1:
@@ -53,57 +66,10 @@ class Objective:
 PLAIN = Objective()
 
 
-class LossesOfParts:
-    """The loss of one batch, computed in `computing.num_parts` parts one after the other.
-
-    The gradients of the parts add up to that of the whole batch; batch norms see each part alone.
-    Pictures are mixed within the whole batch: the number of parts changes neither pairs nor shares.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        computing: Computing,
-        objective: Objective,
-        at: tuple[int, int],  # epoch and step
-    ):
-        self._model, self._computing, self._objective = model, computing, objective
-        self._num_images = len(batch.targets)
-        num_parts = max(1, min(computing.num_parts, self._num_images))
-        images, labels = self._whole(batch, at)
-        self._parts = list(
-            zip(images.tensor_split(num_parts), labels.split(num_parts), strict=True)
-        )
-        self.done: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """Yield each part's share of the mean loss; `done` gets its logits, targets and losses."""
-        for number, (images, labels) in enumerate(self._parts, start=1):
-            # Between cards gradients travel once a step, with the last part.
-            with whole_gradients(self._model, travel=number == len(self._parts)):
-                losses = self._losses(images, labels)
-                share = len(labels.own) / self._num_images
-                yield losses.mean() if share == 1 else losses.mean() * share
-
-    def _losses(self, images: torch.Tensor, labels: Labels) -> torch.Tensor:
-        """Return a part's losses; on its own, so that what they do not need is freed by then."""
-        computing = self._computing
-        images = computing.normalize(computing.on_device(images))
-        labels = replace(labels, own=computing.on_device(labels.own))
-        logits = computing.forward(self._model, images)
-        losses = self._objective.losses(computing, logits, labels, images)
-        self.done.append((logits.detach(), labels.main, losses.detach()))
-        return losses
-
-    def _whole(self, batch: Batch, at: tuple[int, int]) -> tuple[torch.Tensor, Labels]:
-        """Return the pictures before their normalisation, and labels; mixed on the device."""
-        _, height, width, _ = batch.images.shape
-        mix = self._objective.mixing.draw(*at, height=height, width=width)
-        if mix is None:
-            return batch.images, Labels(batch.targets)
-        images, targets = (self._computing.on_device(x) for x in (batch.images, batch.targets))
-        return mixed(images, mix), Labels(targets, partners(targets), mix.share)
+def split_batch(images: Tensor, labels: Labels, num: int) -> list[tuple[Tensor, Labels]]:
+    """Return a batch in `num` micro-batches, or one for each picture where there are fewer."""
+    num = max(1, min(num, len(images)))
+    return list(zip(images.tensor_split(num), labels.split(num), strict=True))
 
 
 def build_objective(

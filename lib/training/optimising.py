@@ -13,7 +13,7 @@ from lib.runtime.text import counted
 from lib.training.checkpoint import put_back
 from lib.training.ema import AveragedWeights
 from lib.training.optim import GroupRules, OptimizerOptions
-from lib.training.start import Start
+from lib.training.start import StartingPoint
 
 
 def optimizer_options(config: CfgNode) -> OptimizerOptions:
@@ -35,7 +35,9 @@ def made_trainable(network: nn.Module, config: CfgNode, processes: Processes) ->
     return synchronised_norms(network, processes) if config.TRAIN.SYNC_BN else network
 
 
-def build_average(config: CfgNode, network: nn.Module, start: Start) -> AveragedWeights | None:
+def build_average(
+    config: CfgNode, network: nn.Module, start: StartingPoint
+) -> AveragedWeights | None:
     """Return the average of the network's weights, a resumed run's with what was saved; or None."""
     if config.TRAIN.EMA_DECAY == 0:
         return None
@@ -46,7 +48,7 @@ def build_average(config: CfgNode, network: nn.Module, start: Start) -> Averaged
     return average
 
 
-def optimising_remarks(config: CfgNode, start: Start) -> list[str]:
+def optimising_remarks(config: CfgNode, start: StartingPoint) -> list[str]:
     """Return what may not be meant.
 
     Frozen random parts, a rate that never falls, an average begun or lost in a resume.

@@ -10,12 +10,12 @@ from yacs.config import CfgNode
 from lib.metrics.meter import Metrics
 from lib.models.resolver import facts_of
 from lib.models.weights.facts import facts_text, with_facts
-from lib.training.build import Parts, Progress
+from lib.training.build import Progress, TrainingSetup
 from lib.training.checkpoint import FORMAT, Position, TrainingState, to_cpu
 
 
 def training_state(
-    parts: Parts,
+    parts: TrainingSetup,
     progress: Progress,
     config: CfgNode,
     *,
@@ -34,7 +34,7 @@ def training_state(
         optimizer=parts.optimizer.state_dict(),
         position=asdict(position),
         optimizer_name=config.TRAIN.OPTIMIZER,
-        precision=parts.computing.precision.state_dict(),
+        precision=parts.forward_pass.precision.state_dict(),
         rng=list(rng),
         seed=parts.seed,
         decoder=parts.decoder,
@@ -56,8 +56,8 @@ def training_state(
     return state
 
 
-def bare_weights(parts: Parts, config: CfgNode) -> Mapping[str, object]:
+def bare_weights(parts: TrainingSetup, config: CfgNode) -> Mapping[str, object]:
     """Return the weights that are evaluated, which carry what they need to be used alone."""
-    network = parts.judged_network.state_dict()
+    network = parts.eval_network.state_dict()
     weights = {name: to_cpu(value) for name, value in network.items()}
     return with_facts(weights, facts_of(config, parts.images.class_names))

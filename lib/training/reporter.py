@@ -12,7 +12,7 @@ from lib.data.build import input_choices, input_lines
 from lib.data.picture_files import LeftOut
 from lib.metrics.per_class import write_per_class
 from lib.metrics.predictions import Predictions
-from lib.metrics.predictions_file import keep_predictions
+from lib.metrics.predictions_file import save_predictions
 from lib.metrics.stats import EpochStats, EvalStats, IntervalStats
 from lib.report import log
 from lib.report.environment import environment_facts
@@ -30,18 +30,18 @@ from lib.runtime.distributed import Processes
 from lib.runtime.environment import num_cores
 from lib.runtime.files import write_atomically
 from lib.runtime.text import counted
-from lib.training.build import Parts, Progress
-from lib.training.input_wait import Loading, input_line, last_batches_line
+from lib.training.build import Progress, TrainingSetup
+from lib.training.input_wait import LoaderSetup, input_line, last_batches_line
 from lib.training.optimising import optimising_line
 from lib.training.start import TrainRequest
-from lib.training.time_left import Expecting
+from lib.training.time_left import TimeLeft
 
 
 class Reporter:
     """Console lines, metrics.jsonl, TensorBoard, curves and result.json of one run."""
 
     def __init__(
-        self, config: CfgNode, request: TrainRequest, processes: Processes, parts: Parts
+        self, config: CfgNode, request: TrainRequest, processes: Processes, parts: TrainingSetup
     ) -> None:
         self._config, self._request = config, request
         self._processes, self._parts = processes, parts
@@ -50,11 +50,11 @@ class Reporter:
         self._records: RunRecords | None = None
         self._compile_time_s = 0.0
         num_cores_a_card = max(1, num_cores() // processes.ranks.local_world_size)
-        self._loading = Loading(parts.loader.num_workers, num_cores_a_card, parts.decoder)
+        self._loading = LoaderSetup(parts.loader.num_workers, num_cores_a_card, parts.decoder)
         self.console = Console(self._enabled)
         self.lost_a_file = False
         train = config.TRAIN
-        self._expecting = Expecting(parts.position, train.END_EPOCH, train.COMPILE != "no")
+        self._expecting = TimeLeft(parts.position, train.END_EPOCH, train.COMPILE != "no")
 
     @property
     def continues_here(self) -> bool:
@@ -187,7 +187,7 @@ class Reporter:
             "device": self._processes.device.type,
             "cards": self._processes.ranks.world_size,
             "batch_size": self._config.TRAIN.BATCH_SIZE_PER_GPU,
-            "precision": self._parts.computing.precision.name,
+            "precision": self._parts.forward_pass.precision.name,
             "num_epochs": num_epochs,
             "ended_by": self._ended_by(num_epochs),
             "num_steps": num_epochs * self._parts.position.num_steps,
@@ -209,7 +209,7 @@ class Reporter:
         was_early = num_epochs < self._config.TRAIN.END_EPOCH
         return "TRAIN.EARLY_STOP" if was_early else "TRAIN.END_EPOCH"
 
-    def keep_predictions(self, predictions: Predictions | None, epoch: int) -> None:
+    def save_predictions(self, predictions: Predictions | None, epoch: int) -> None:
         """Keep what the best weights so far predicted, for the report."""
         if predictions is None:  # no image could be read
             return
@@ -217,7 +217,7 @@ class Reporter:
         images, data = self._parts.val_images, self._request.data_path
         self.keep(
             run_folder.PREDICTIONS,
-            lambda: keep_predictions(predictions, path, images=images, data_path=data, epoch=epoch),
+            lambda: save_predictions(predictions, path, images=images, data_path=data, epoch=epoch),
         )
 
     def report(self) -> None:
@@ -297,7 +297,7 @@ class Reporter:
             f"network {self._config.MODEL.NAME}, {num_parameters:,} parameters, "
             f"{len(parts.images.class_names)} classes; {parts.started}",
             f"device {devices.describe(self._processes.device)}, {ranks.world_size} card(s), "
-            f"precision {parts.computing.precision.describe()}, seed {parts.seed}",
+            f"precision {parts.forward_pass.precision.describe()}, seed {parts.seed}",
             f"data {self._request.data_path}{parts.images.form}: {len(parts.images)} images to "
             f"train, {len(parts.val_images)} to validate",
             f"decoder of training pictures: {parts.decoder}",
@@ -324,7 +324,7 @@ class Reporter:
         facts = environment_facts(
             self._processes.device,
             num_cards=self._processes.ranks.world_size,
-            precision=self._parts.computing.precision.describe(),
+            precision=self._parts.forward_pass.precision.describe(),
             command=self._request.command,
         )
         log.write_json(facts, self._folder / run_folder.ENVIRONMENT)

@@ -18,20 +18,21 @@ from lib.data.watching import LoadingFailed
 from lib.evaluation.loop import evaluate
 from lib.metrics.meter import Metrics
 from lib.metrics.stats import EpochStats, EvalStats
-from lib.models.build import eval_view
+from lib.models.build import wrap_for_eval
 from lib.models.weights.torch_file import save_atomically
 from lib.report import log
 from lib.runtime import run_folder
 from lib.runtime.cli import PartlyFailed, Stopped
 from lib.runtime.distributed import GIVE_UP, Processes, StopRequest, WaitInterrupted
 from lib.training import checkpoint
-from lib.training.build import build_parts, restored_progress
-from lib.training.loop import StepRange, TrainHooks, train_one_epoch
+from lib.training.build import build_training, restored_progress
+from lib.training.loop import train_one_epoch
 from lib.training.profiling import Profiling
 from lib.training.progress import bare_weights, training_state
 from lib.training.reporter import Reporter
 from lib.training.shared_ledger import shared_ledger
 from lib.training.start import TrainRequest
+from lib.training.steps import StepRange, TrainHooks
 
 _NUM_TIMED_STEPS = 2  # the `step_time` lines, whose sum is the compile time
 
@@ -65,7 +66,7 @@ def train(config: CfgNode, request: TrainRequest, processes: Processes) -> None:
 class _Run:
     def __init__(self, config: CfgNode, request: TrainRequest, processes: Processes):
         self._request, self._processes = request, processes
-        self._parts = build_parts(config, request, processes)
+        self._parts = build_training(config, request, processes)
         self._config = config = self._parts.config
         self._progress = restored_progress(self._parts.start)
         self._reporter = Reporter(config, request, processes, self._parts)
@@ -125,7 +126,7 @@ class _Run:
             trained = self._train_epoch(epoch)
             if parts.average is not None:
                 beside = self._evaluate_epoch(epoch, trained, parts.network)
-            evaluated = self._evaluate_epoch(epoch, trained, parts.judged_network)
+            evaluated = self._evaluate_epoch(epoch, trained, parts.eval_network)
             self._note_best(epoch, evaluated)
             self._progress.sums = Metrics()
             self._reporter.epoch_evaluated(
@@ -180,11 +181,12 @@ class _Run:
                     parts.model,
                     self._stop.interruptible(parts.loader),
                     optimizer=parts.optimizer,
-                    computing=parts.computing,
+                    forward_pass=parts.forward_pass,
                     steps=steps,
                     hooks=self._hooks(epoch),
-                    sums_before=sums_before,
+                    metrics_so_far=sums_before,
                     objective=parts.objective,
+                    num_micro_batches=self._config.TRAIN.ACCUM_STEPS,
                 )
         except (LoadingFailed, WaitInterrupted) as ending:
             raise self._ended_between_steps(ending, epoch, *self._done) from None
@@ -272,10 +274,10 @@ class _Run:
         self._reporter.console.start_bar(f"epoch {epoch} validation", len(batches))
         try:
             stats = evaluate(
-                eval_view(self._config, network),
+                wrap_for_eval(self._config, network),
                 self._stop.interruptible(parts.val_loader),
                 num_images=len(parts.val_images),
-                computing=parts.computing,
+                forward_pass=parts.forward_pass,
                 on_batch=on_batch,
                 with_predictions=True,
             )
@@ -325,7 +327,7 @@ class _Run:
         if self._keep_weights(run_folder.BEST, bare_weights(self._parts, self._config)):
             self._progress.best_accuracy = accuracy if is_sound else -1.0
             self._progress.report.update(best_accuracy_top1=round(accuracy, 3), best_epoch=epoch)
-            self._reporter.keep_predictions(stats.predictions, epoch)
+            self._reporter.save_predictions(stats.predictions, epoch)
 
     def _keep_weights(self, name: str, content: object) -> bool:
         path = self._request.folder / name

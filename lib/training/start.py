@@ -17,7 +17,7 @@ from lib.models.weights.load import Head, WeightFile, load_weights, not_finite, 
 from lib.models.weights.transfer import DownloadError
 from lib.runtime.distributed import Processes
 from lib.runtime.run_folder import CHECKPOINT, check_apart, check_writable, is_signed
-from lib.runtime.text import counted, look_alike_among, look_alikes, readable, shorten
+from lib.runtime.text import counted, look_alike_among, look_alikes, printable, shorten
 from lib.training.checkpoint import Position, TrainingState, load_training_state
 
 
@@ -57,7 +57,7 @@ class TrainRequest:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """What was found to start from; read whole, so that the file may be moved afterwards."""
 
     description: str = "from scratch"
@@ -95,7 +95,7 @@ class Start:
         broken = not_finite(self.weights.weights)
         if broken:
             raise ValueError(
-                f"{readable(str(self.path))} is no use to start from: {broken}; take a checkpoint "
+                f"{printable(str(self.path))} is no use to start from: {broken}; take a checkpoint "
                 "of an earlier step, or other weights"
             )
         if self.state is None and config.MODEL.NEW_HEAD:
@@ -143,7 +143,7 @@ def check_request(config: CfgNode, request: TrainRequest) -> None:
         check_apart(request.folder, classes)
 
 
-def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> Start:
+def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> StartingPoint:
     """Return what to start from; the first there is of the following.
 
     After an elastic restart the checkpoint of an earlier attempt; --resume; the run folder's own
@@ -157,14 +157,14 @@ def find_start(config: CfgNode, request: TrainRequest, processes: Processes) -> 
     path = own if is_restart and own.is_file() else request.checkpoint(config)
     if path is not None:
         state = load_training_state(path)
-        return Start("resumed", WeightFile(path, state["state_dict"], None), state)
+        return StartingPoint("resumed", WeightFile(path, state["state_dict"], None), state)
     if config.MODEL.PRETRAINED:
-        return Start("pretrained weights", read_weights(config.MODEL.PRETRAINED))
+        return StartingPoint("pretrained weights", read_weights(config.MODEL.PRETRAINED))
     missing = f"; {own} is not there to resume" if request.wants_own(config) else ""
-    return Start(f"from scratch{missing}")
+    return StartingPoint(f"from scratch{missing}")
 
 
-def check_same_start(start: Start, processes: Processes) -> None:
+def check_same_start(start: StartingPoint, processes: Processes) -> None:
     """Raise ValueError where the ranks have not found the same to start from.
 
     That happens where machines do not share the run folder and only one has the checkpoint.
@@ -178,7 +178,9 @@ def check_same_start(start: Start, processes: Processes) -> None:
         )
 
 
-def check_work_left(start: Start, position: Position, *, end_epoch: int, measures: bool) -> None:
+def check_work_left(
+    start: StartingPoint, position: Position, *, end_epoch: int, measures: bool
+) -> None:
     """Raise ValueError where a resumed run has nothing to do that its checkpoint has not done."""
     if position.epoch > end_epoch or (measures and position.epoch >= end_epoch):
         raise ValueError(
@@ -188,7 +190,7 @@ def check_work_left(start: Start, position: Position, *, end_epoch: int, measure
 
 
 def starting_position(
-    start: Start, *, num_steps: int, images_per_step: int
+    start: StartingPoint, *, num_steps: int, images_per_step: int
 ) -> tuple[Position, str | None]:
     """Return where the run continues, and a remark where that is not exact.
 
@@ -210,7 +212,7 @@ def starting_position(
     return Position(saved.epoch, step, num_steps, images_per_step), remark
 
 
-def decoder_remark(start: Start, decoder: str) -> str | None:
+def decoder_remark(start: StartingPoint, decoder: str) -> str | None:
     """Return a remark where a resumed run's training pictures are decoded in another way."""
     if start.decoder in (None, decoder):
         return None
@@ -220,7 +222,7 @@ def decoder_remark(start: Start, decoder: str) -> str | None:
     )
 
 
-def teacher_remark(start: Start, teacher_sum: str) -> str | None:
+def teacher_remark(start: StartingPoint, teacher_sum: str) -> str | None:
     """Return a remark where a resumed run goes on under another teacher, with one, or without.
 
     That may be meant, so it is no error, as with the other settings of the command line.
@@ -249,7 +251,7 @@ def class_count(config: CfgNode, class_names: tuple[str, ...]) -> int:
 
 
 def check_same_data(
-    start: Start, class_names: tuple[str, ...], *, num_images: int, names_sum: str
+    start: StartingPoint, class_names: tuple[str, ...], *, num_images: int, names_sum: str
 ) -> None:
     """Raise ValueError where a resumed run had other classes, or is amid other images."""
     if start.state is None:
@@ -276,7 +278,7 @@ def check_same_data(
         )
 
 
-def look_alike_remarks(start: Start, class_names: tuple[str, ...]) -> tuple[str, ...]:
+def look_alike_remarks(start: StartingPoint, class_names: tuple[str, ...]) -> tuple[str, ...]:
     """Return remarks on class names that are others than they seem to be: few people mean that."""
     theirs = () if start.weights is None else start.weights.class_names or ()
     of_data = look_alike_among(class_names)

@@ -13,7 +13,7 @@ _WORTH_SAYING_S = 60.0  # where the speed is that of one step, or known late
 
 
 @dataclass
-class Expecting:
+class TimeLeft:
     """Gives the `expected:` line once for good, and before that a first guess of a long training.
 
     Each method returns the line, or None where nothing is to be said.

@@ -13,7 +13,7 @@ from conftest import write_pictures
 from lib.config.load import load_config
 from lib.data.image_list import ImageList
 from lib.metrics.predictions import Predictions
-from lib.metrics.predictions_file import keep_predictions
+from lib.metrics.predictions_file import save_predictions
 from lib.report.mistakes import Pictures
 
 HOSTILE = (
@@ -93,7 +93,7 @@ def whole_run(
     }  # fmt: skip
     facts = {"device": "cpu", "torch": "2.6.0"}
     folder = write_run(root / "run", class_names, result=result, environment=facts)
-    keep_predictions(
+    save_predictions(
         predicted(targets, answers, num_classes=len(class_names)),
         folder / "predictions.npz",
         images=images, data_path=data, epoch=1,

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lib.models.hrnet import build_hrnet
-from lib.runtime.distributed import Processes, StopRequest, synchronised_norms, whole_gradients
+from lib.runtime.distributed import Processes, StopRequest, gradient_sync, synchronised_norms
 from lib.runtime.environment import RankInfo
 
 REPO = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from lib.runtime.distributed import Processes, StopRequest, whole_gradients
+from lib.runtime.distributed import Processes, StopRequest, gradient_sync
 from lib.runtime.environment import read_environment
 
 ranks = read_environment().ranks
@@ -42,7 +42,7 @@ with Processes(ranks, torch.device("cpu")) as processes:
     facts["buffers"] = {name: buffer.tolist() for name, buffer in model.named_buffers()}
     linear = DistributedDataParallel(nn.Linear(1, 1, bias=False))
     for part in (1.0, 10.0):  # rank 0 has 1 and 10, rank 1 has 2 and 20
-        with whole_gradients(linear, travel=part == 10.0):
+        with gradient_sync(linear, enabled=part == 10.0):
             linear(torch.full((1, 1), part * (1 + ranks.rank))).sum().backward()
         facts.setdefault("gradients", []).append(linear.module.weight.grad.item())
     with StopRequest(processes, time.monotonic) as stop:
@@ -115,7 +115,7 @@ def test_gradients_of_parts_travel_once_with_the_last(two_ranks):
 
 def test_a_model_of_one_process_has_no_gradients_to_hold_back():
     linear = nn.Linear(1, 1, bias=False)
-    with whole_gradients(linear, travel=False):
+    with gradient_sync(linear, enabled=False):
         linear(torch.ones(1, 1)).sum().backward()
     assert linear.weight.grad.item() == 1
 

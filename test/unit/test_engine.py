@@ -13,14 +13,15 @@ from torch.nn import functional as F
 from lib.data.bad_images import BadImage
 from lib.data.loading import Batch
 from lib.data.normalize import Normalize
-from lib.evaluation.forward import Computing
+from lib.evaluation.forward import ForwardPass
 from lib.evaluation.loop import evaluate
 from lib.metrics.meter import Metrics
 from lib.metrics.stats import IntervalStats
 from lib.runtime.distributed import Processes
 from lib.runtime.environment import RankInfo
 from lib.runtime.precision import Precision
-from lib.training.loop import StepRange, TrainHooks, train_one_epoch
+from lib.training.loop import train_one_epoch
+from lib.training.steps import StepRange, TrainHooks
 
 CPU = torch.device("cpu")
 
@@ -51,8 +52,8 @@ def batches(
     ]
 
 
-def computing(num_parts: int = 1) -> Computing:
-    return Computing(Processes(RankInfo(), CPU), Precision("fp32", CPU), Normalize(), num_parts)
+def computing() -> ForwardPass:
+    return ForwardPass(Processes(RankInfo(), CPU), Precision("fp32", CPU), Normalize())
 
 
 class Recorder:
@@ -90,10 +91,11 @@ def run(model: nn.Module, data: list[Batch], recorder: Recorder, **settings: obj
         model,
         data[first:],
         optimizer=torch.optim.SGD(model.parameters(), lr=99.0, momentum=0.9),
-        computing=computing(settings.pop("num_parts", 1)),
+        forward_pass=computing(),
+        num_micro_batches=settings.pop("num_micro_batches", 1),
         steps=steps,
         hooks=recorder.hooks(with_sums=settings.pop("with_sums", False)),
-        sums_before=settings.pop("sums_before", Metrics()),
+        metrics_so_far=settings.pop("metrics_so_far", Metrics()),
     )
 
 
@@ -159,7 +161,7 @@ def test_sums_after_any_step_are_those_of_all_steps_so_far_resumed_ones_included
     assert [s.num_images for s in whole.sums] == [4, 8, 12, 16, 18]
     before = replace(Metrics(), num_images=8, num_correct_top1=5)
     resumed = Recorder()
-    stats = run(TinyNet(), data, resumed, first=2, with_sums=True, sums_before=before)
+    stats = run(TinyNet(), data, resumed, first=2, with_sums=True, metrics_so_far=before)
     assert [s.num_images for s in resumed.sums] == [12, 16, 18]
     assert stats.metrics.num_images == 18
 
@@ -212,7 +214,7 @@ def test_evaluation_counts_every_image_once_and_its_predictions_agree() -> None:
         model,
         data,
         num_images=12,
-        computing=computing(),
+        forward_pass=computing(),
         on_batch=lambda index, bad: None,
         with_predictions=True,
     )
@@ -246,7 +248,7 @@ def test_images_with_outputs_that_are_not_finite_are_wrong_counted_and_named() -
         Breaks(),
         batches([5, 5, 2]),
         num_images=12,
-        computing=computing(),
+        forward_pass=computing(),
         on_batch=lambda index, bad: None,
         with_predictions=True,
     )
@@ -264,7 +266,7 @@ def test_evaluation_does_not_depend_on_how_the_images_are_grouped() -> None:
     targets = torch.cat([b.targets for b in data])
     regrouped = [Batch(i, t, []) for i, t in zip(images.split(5), targets.split(5), strict=True)]
     results = [
-        evaluate(model, d, num_images=12, computing=computing(), on_batch=lambda i, b: None)
+        evaluate(model, d, num_images=12, forward_pass=computing(), on_batch=lambda i, b: None)
         for d in (data, regrouped)
     ]
     assert results[0].metrics == results[1].metrics
@@ -276,7 +278,7 @@ def test_evaluation_with_fewer_than_five_classes_has_a_top5() -> None:
         TinyNet(3),
         batches([4], num_classes=3),
         num_images=4,
-        computing=computing(),
+        forward_pass=computing(),
         on_batch=lambda index, bad: None,
     )
     assert stats.metrics.accuracy_top5 == 100.0
@@ -293,23 +295,23 @@ def test_a_batch_of_undecodable_files_only_is_reported_and_left_out() -> None:
         TinyNet(),
         [*batches([3]), empty],
         num_images=4,
-        computing=computing(),
+        forward_pass=computing(),
         on_batch=lambda index, bad: seen.extend(bad),
     )
     assert stats.metrics.num_images == 3 and stats.num_expected == 4
     assert seen == [BadImage("x", "y")]
 
 
-@pytest.mark.parametrize("num_parts", [2, 3, 9])
-def test_a_batch_computed_in_parts_is_the_whole_batch(num_parts: int) -> None:
+@pytest.mark.parametrize("num_micro_batches", [2, 3, 9])
+def test_a_batch_computed_in_parts_is_the_whole_batch(num_micro_batches: int) -> None:
     """Parts may differ in size, and a short last batch has fewer."""
     torch.manual_seed(0)
     whole = TinyNet()
     parts = copy.deepcopy(whole)
     data = batches([8, 8, 5, 1])
     expected, found = (
-        run(model, data, Recorder(), num_parts=number)
-        for model, number in ((whole, 1), (parts, num_parts))
+        run(model, data, Recorder(), num_micro_batches=number)
+        for model, number in ((whole, 1), (parts, num_micro_batches))
     )
     for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -324,5 +326,5 @@ def test_one_part_at_a_time_is_in_memory() -> None:
     model = TinyNet()
     model.head.register_forward_hook(lambda *_: events.append("forward"))
     model.head.weight.register_hook(lambda gradient: events.append("backward"))
-    run(model, batches([4]), Recorder(), num_parts=2)
+    run(model, batches([4]), Recorder(), num_micro_batches=2)
     assert events == ["forward", "backward"] * 2

@@ -6,7 +6,7 @@ import pytest
 
 from lib.metrics.meter import Metrics
 from lib.metrics.stats import IntervalStats
-from lib.training.input_wait import Loading, input_line
+from lib.training.input_wait import LoaderSetup, input_line
 
 
 def line(
@@ -14,7 +14,7 @@ def line(
 ) -> str:
     """Of steps that take a second each."""
     stats = IntervalStats(0, 1, 1.0, 10.0, wait_s, decode_s, Metrics(), 0.1, 1.0)
-    return input_line(stats, Loading(workers, cores, decoder))
+    return input_line(stats, LoaderSetup(workers, cores, decoder))
 
 
 def test_shares_of_waiting_computing_and_decoding_add_up() -> None:

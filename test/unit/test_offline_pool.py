@@ -18,7 +18,7 @@ from lib.offline import preprocess as preprocess_module
 from lib.offline.preprocess import PreprocessOptions, preprocess
 from lib.runtime.cli import PartlyFailed, Stopped
 from lib.runtime.pool import run_in_processes
-from lib.runtime.signals import stops_noted
+from lib.runtime.signals import deferred_signals
 
 SCRIPT = "imagenet_torch_preprocess.py"
 TINY = PreprocessOptions(Recipe.for_crop(8), num_workers=2, start_method="fork")
@@ -70,7 +70,7 @@ def test_jobs_are_taken_as_the_work_goes_on():
 def test_a_signal_is_raised_where_it_is_asked_for(number, expected):
     """In a destructor, say, Python would drop what the signal itself raises."""
     before = signal.getsignal(number)
-    with stops_noted() as check:
+    with deferred_signals() as check:
         check()
         os.kill(os.getpid(), number)
         time.sleep(0.01)
@@ -85,7 +85,7 @@ def test_a_signal_is_raised_where_it_is_asked_for(number, expected):
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stops_noted() as check:
+        with deferred_signals() as check:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
             check()

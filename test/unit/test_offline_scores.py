@@ -18,7 +18,7 @@ from lib.metrics.meter import Meter
 from lib.metrics.per_class import per_class_rows
 from lib.offline import ranking
 from lib.offline.element_type import ELEMENT_TYPES, element_type
-from lib.offline.label_order import better_mapping, could_not_tell
+from lib.offline.label_order import better_label_order, could_not_tell
 from lib.offline.prediction_files import write_prediction
 from lib.offline.scores import confusion_of, read_labels, result_json, score_folder
 
@@ -446,7 +446,7 @@ def test_labels_that_are_numbered_otherwise_are_found(num_outputs, output_of, of
     outputs = np.array([output_of(label) for label in labels.tolist()])
     wrong = np.random.default_rng(1).random(1500) < 0.3
     outputs[wrong] = np.random.default_rng(2).integers(0, 30, int(wrong.sum()))
-    found = better_mapping(labels, outputs, num_outputs=num_outputs, offset=offset)
+    found = better_label_order(labels, outputs, num_outputs=num_outputs, offset=offset)
     assert found is not None and advice.split("29")[0] in found.advice
     assert 60 < found.accuracy < 80
 
@@ -462,7 +462,7 @@ def test_labels_that_are_right_raise_no_suspicion(case):
         outputs = np.where(noise.random(1000) < share, labels, outputs)
     elif case == "one answer":
         outputs[:] = 7
-    assert better_mapping(labels, outputs, num_outputs=num, offset=0) is None
+    assert better_label_order(labels, outputs, num_outputs=num, offset=0) is None
 
 
 @pytest.mark.parametrize(("num_classes", "a_class"), [(1000, 1), (100, 2), (20, 3)])
@@ -473,7 +473,7 @@ def test_labels_of_too_few_pictures_to_tell_are_said_to_be(num_classes, a_class)
     wrong = np.random.default_rng(1).random(len(labels)) < 0.6
     outputs[wrong] = np.random.default_rng(2).integers(0, num_classes, int(wrong.sum()))
     facts = {"num_outputs": num_classes, "offset": 0}
-    found = better_mapping(labels, outputs, **facts)
+    found = better_label_order(labels, outputs, **facts)
     said = could_not_tell(labels, outputs, **facts)
     assert found is not None or "too few to tell whether the labels are numbered" in said
     assert could_not_tell(labels, labels, **facts) == ""

@@ -30,8 +30,16 @@ def step(precision, network, optimizer, factor=1e-3):
     """One training step whose gradients are in proportion to `factor`."""
     with precision.autocast():
         outputs = network(torch.ones(2, 4))
-    precision.step([outputs.float().mean() * factor], optimizer)
+    take_step(precision, optimizer, outputs.float().mean() * factor)
     return outputs
+
+
+def take_step(precision, optimizer, *losses):
+    """One step on losses whose gradients add up; a loss may be a function that computes it."""
+    precision.clear_gradients(optimizer)
+    for loss in losses:
+        precision.backward(loss() if callable(loss) else loss, optimizer)
+    precision.step(optimizer)
 
 
 def weights_of(network):
@@ -203,13 +211,12 @@ def clipped(name, max_grad_norm, factor, num_losses=1):
     _, network, optimizer = setting(name)
     precision = Precision(name, CPU, max_grad_norm=max_grad_norm)
 
-    def losses():
-        for _ in range(num_losses):
-            with precision.autocast():
-                outputs = network(torch.ones(2, 4))
-            yield outputs.float().mean() * factor / num_losses
+    def loss():
+        with precision.autocast():
+            outputs = network(torch.ones(2, 4))
+        return outputs.float().mean() * factor / num_losses
 
-    precision.step(losses(), optimizer)
+    take_step(precision, optimizer, *[loss] * num_losses)
     norm = torch.stack([p.grad.norm() for p in network.parameters()]).norm().item()
     return norm, weights_of(network)
 
@@ -379,11 +386,11 @@ def test_an_overflow_on_the_first_step_leaves_no_trace_in_the_momentum():
         (copy.deepcopy(p) for p in linear.parameters()), lr=0.1, momentum=0.9, nesterov=True
     )
     precision = Precision("fp16", CPU)
-    precision.step([linear(torch.ones(1, 64)).sum() * float("inf")], optimizer)
+    take_step(precision, optimizer, linear(torch.ones(1, 64)).sum() * float("inf"))
     for _ in range(3):
         for ours, theirs in zip(linear.parameters(), plain.param_groups[0]["params"], strict=True):
             theirs.grad = torch.full_like(ours, 0.5)
-        precision.step([sum(p.sum() for p in linear.parameters()) * 0.5], optimizer)
+        take_step(precision, optimizer, sum(p.sum() for p in linear.parameters()) * 0.5)
         plain.step()
     for ours, theirs in zip(linear.parameters(), plain.param_groups[0]["params"], strict=True):
         torch.testing.assert_close(ours, theirs)

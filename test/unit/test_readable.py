@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from lib.runtime.text import counted, fitted, look_alikes, num_columns, padded, readable, shorten
+from lib.runtime.text import counted, fitted, look_alikes, num_columns, padded, printable, shorten
 
 
 @pytest.mark.parametrize(
@@ -24,19 +24,19 @@ from lib.runtime.text import counted, fitted, look_alikes, num_columns, padded, 
     ],
 )
 def test_what_has_no_shape_is_shown_as_an_escape(text: str, shown: str) -> None:
-    assert readable(text) == shown
-    readable(text).encode()
+    assert printable(text) == shown
+    printable(text).encode()
 
 
 def test_what_is_to_be_kept_is_kept() -> None:
-    assert readable("a\n\tb\x07", keep="\n\t") == "a\n\tb\\x07"
+    assert printable("a\n\tb\x07", keep="\n\t") == "a\n\tb\\x07"
 
 
 def test_names_in_a_line_are_quoted_and_a_few() -> None:
     """Fault M2: blanks at the ends of a name can be seen."""
     assert shorten(["cat ", "a\nb"]) == "'cat ', 'a\\x0ab'"
     assert shorten(list("abcdefg")) == "'a', 'b', 'c', 'd', 'e' and 2 more"
-    assert shorten(["cat/ (empty)"], form=readable) == "cat/ (empty)"
+    assert shorten(["cat/ (empty)"], form=printable) == "cat/ (empty)"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from lib.data.packed.options import PackOptions
 from lib.data.packed.packing import pack
 from lib.metrics.per_class import per_class_rows
 from lib.metrics.predictions import Predictions
-from lib.metrics.predictions_file import keep_predictions, read_predictions
+from lib.metrics.predictions_file import read_predictions, save_predictions
 from lib.report.classes import ClassFigures, means_of
 from lib.report.environment import environment_facts, git_commit
 from lib.report.mistakes import find_pictures
@@ -295,7 +295,7 @@ def test_pictures_are_found_where_the_run_had_them_or_where_they_are_said_to_be(
         write_pictures(data / "val" / name, 1, channel=number)
     images = read_val(data, val_set="val", class_names=NAMES, num_classes=3)
     folder = write_run(tmp_path / "run", NAMES, result={"best_epoch": 1})
-    keep_predictions(
+    save_predictions(
         predicted([0, 1, 2], [1, 2, 0], num_classes=3), folder / "predictions.npz",
         images=images, data_path=data, epoch=1,
     )  # fmt: skip
@@ -316,7 +316,7 @@ def test_pictures_in_shards_are_shown(tmp_path: Path) -> None:
     pack(tmp_path / "data", packed, PackOptions(num_workers=1))
     images = read_val(packed, val_set="val", class_names=NAMES, num_classes=3)
     folder = write_run(tmp_path / "run", NAMES, result={"best_epoch": 1})
-    keep_predictions(
+    save_predictions(
         predicted([0, 0, 1, 1, 2, 2], [1] * 6, num_classes=3), folder / "predictions.npz",
         images=images, data_path=packed, epoch=1,
     )  # fmt: skip
@@ -497,7 +497,7 @@ def test_predictions_and_paths_come_back_as_they_were(tmp_path: Path) -> None:
         *(getattr(whole, n)[1:] for n in ("indices", "targets", "classes", "probabilities"))
     )
     path = tmp_path / "predictions.npz"
-    keep_predictions(part, path, images=images, data_path=Path("/data"), epoch=7)
+    save_predictions(part, path, images=images, data_path=Path("/data"), epoch=7)
     kept = read_predictions(path)
     assert kept.paths == (f"val/{names[1]}", f"val/{names[2]}")
     assert (kept.epoch, kept.data_path) == (7, "/data")

@@ -14,7 +14,7 @@ from lib.runtime import run_folder
 from lib.runtime.environment import RankInfo
 from lib.training.checkpoint import Position
 from lib.training.start import (
-    Start,
+    StartingPoint,
     TrainRequest,
     check_same_data,
     check_same_start,
@@ -28,11 +28,11 @@ from lib.training.start import (
 )
 
 
-def resumed(**position: int) -> Start:
+def resumed(**position: int) -> StartingPoint:
     state = {
         "position": {"epoch": 4, "step": 0, "num_steps": 10, "images_per_step": 64, **position}
     }
-    return Start("resumed", WeightFile(Path("c.pth.tar"), {}, None), state)  # type: ignore[arg-type]
+    return StartingPoint("resumed", WeightFile(Path("c.pth.tar"), {}, None), state)  # type: ignore[arg-type]
 
 
 class OneRank:
@@ -58,7 +58,7 @@ class TwoRanks:
 
 
 def test_a_new_run_starts_at_the_beginning() -> None:
-    position, remark = starting_position(Start(), num_steps=7, images_per_step=32)
+    position, remark = starting_position(StartingPoint(), num_steps=7, images_per_step=32)
     assert position == Position(0, 0, 7, 32) and remark is None
 
 
@@ -95,7 +95,7 @@ def test_a_resume_without_work_left_is_refused_but_a_whole_run_may_say_its_resul
 def test_a_resume_with_another_decoder_says_so() -> None:
     start = resumed()
     assert start.state is not None
-    assert decoder_remark(Start(), "fast") is None
+    assert decoder_remark(StartingPoint(), "fast") is None
     assert decoder_remark(start, "pillow") is None, "the first releases had no other"
     assert "with pillow, this one does with fast" in str(decoder_remark(start, "fast"))
     start.state["decoder"] = "fast"
@@ -152,7 +152,7 @@ def test_the_run_folders_checkpoint_is_taken_only_when_asked_for_and_before_pret
 def test_weights_that_are_nan_are_no_start() -> None:
     """Fault C4: said at loading, and not as a learning rate that is too high."""
     weights = {"conv1.weight": torch.tensor([float("nan")])}
-    start = Start("pretrained weights", WeightFile(Path("c.pth"), weights, None))
+    start = StartingPoint("pretrained weights", WeightFile(Path("c.pth"), weights, None))
     with pytest.raises(ValueError, match=r"c.pth is no use to start from: 1 hold NaN .*conv1"):
         start.load_into(torch.nn.Identity(), load_config(), ())
 
@@ -160,10 +160,10 @@ def test_weights_that_are_nan_are_no_start() -> None:
 def test_a_resume_under_another_teacher_is_remarked() -> None:
     """Checkpoints of earlier releases know of none."""
 
-    def start(**state: str) -> Start:
-        return Start("resumed", WeightFile(Path("c.pth.tar"), {}, None), state)  # type: ignore[arg-type]
+    def start(**state: str) -> StartingPoint:
+        return StartingPoint("resumed", WeightFile(Path("c.pth.tar"), {}, None), state)  # type: ignore[arg-type]
 
-    assert teacher_remark(Start(), "ab") is None
+    assert teacher_remark(StartingPoint(), "ab") is None
     assert teacher_remark(start(), "") is None
     assert teacher_remark(start(teacher="ab"), "ab") is None
     for saved, now, said in (("ab", "cd", "ab... then, SHA-256 cd..."), ("ab", "", "none now")):
@@ -175,13 +175,13 @@ def test_class_names_that_only_look_alike_are_remarked_on() -> None:
     """Fault M2: a second class of the data, and one that the weights have in another form."""
     composed, apart = "caf\u00e9", "cafe\u0301"
     weights = WeightFile(Path("c.pth"), {}, ("bar", apart))
-    start = Start("pretrained weights", weights)
+    start = StartingPoint("pretrained weights", weights)
     two, others = look_alike_remarks(start, ("bar", "bar ", composed))
     assert two == "two classes look alike: 'bar' and 'bar ' differ only in blanks"
     assert others.startswith("the weights' classes are not the data's: 'caf")
     assert "differ only in Unicode normalisation" in others
     assert look_alike_remarks(start, ("bar", apart)) == ("", "")
     state = {"class_names": ("bar", apart), "num_images": 3, "position": {"step": 0}}
-    again = Start("resumed", weights, state)  # type: ignore[arg-type]
+    again = StartingPoint("resumed", weights, state)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'bar', 'caf.*resume needs the same .*Unicode"):
         check_same_data(again, ("bar", composed), num_images=3, names_sum="")

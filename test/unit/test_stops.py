@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from lib.runtime.cli import Stopped
-from lib.runtime.signals import stops_raised
+from lib.runtime.signals import signals_as_exceptions
 
 each_stop = pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)]
@@ -22,7 +22,7 @@ def kill(number):
 def test_a_stop_ends_the_block_and_the_handlers_are_put_back(number, expected):
     before = signal.getsignal(number)
     cleaned = []
-    with pytest.raises(expected), stops_raised():
+    with pytest.raises(expected), signals_as_exceptions():
         try:
             kill(number)
             pytest.fail("the block went on")
@@ -33,7 +33,7 @@ def test_a_stop_ends_the_block_and_the_handlers_are_put_back(number, expected):
 
 @each_stop
 def test_a_librarys_care_for_its_own_errors_does_not_swallow_a_stop(number, expected):
-    with pytest.raises(expected), stops_raised():
+    with pytest.raises(expected), signals_as_exceptions():
         try:
             kill(number)
         except Exception as error:
@@ -42,7 +42,7 @@ def test_a_librarys_care_for_its_own_errors_does_not_swallow_a_stop(number, expe
 
 @each_stop
 def test_another_exception_after_a_stop_is_its_consequence(number, expected):
-    with pytest.raises(expected), stops_raised():
+    with pytest.raises(expected), signals_as_exceptions():
         try:
             kill(number)
         except BaseException:
@@ -61,27 +61,27 @@ class _Destroyed:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stop_within_a_destructor_is_raised_where_it_is_asked_for(number, expected):
     """Python drops what is raised there."""
-    with pytest.raises(expected), stops_raised() as check:
+    with pytest.raises(expected), signals_as_exceptions() as check:
         things = [_Destroyed(number)]
         things.clear()
         check()
         pytest.fail("the block went on")
-    with pytest.raises(expected), stops_raised():
+    with pytest.raises(expected), signals_as_exceptions():
         things = [_Destroyed(number)]
         things.clear()
 
 
 def test_without_a_stop_nothing_is_raised_but_what_the_block_raises():
-    with stops_raised() as check:
+    with signals_as_exceptions() as check:
         check()
-    with pytest.raises(ValueError, match="mine"), stops_raised():
+    with pytest.raises(ValueError, match="mine"), signals_as_exceptions():
         raise ValueError("mine")
 
 
 def test_an_ignored_signal_stays_ignored_and_other_threads_are_left_alone():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stops_raised():
+        with signals_as_exceptions():
             kill(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -89,7 +89,7 @@ def test_an_ignored_signal_stays_ignored_and_other_threads_are_left_alone():
 
     def work():
         try:
-            with stops_raised() as check:
+            with signals_as_exceptions() as check:
                 check()
         except BaseException as error:
             failed.append(error)

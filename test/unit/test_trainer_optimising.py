@@ -8,14 +8,14 @@ from lib.config.load import load_config
 from lib.models.hrnet import build_hrnet
 from lib.models.padded import PaddedConv2d
 from lib.training.optimising import made_trainable, optimising_remarks
-from lib.training.start import Start
+from lib.training.start import StartingPoint
 
 
 @pytest.mark.parametrize(("warmup_epochs", "is_said"), [("0", 0), ("1.5", 0), ("2", 1), ("9", 1)])
 def test_a_warm_up_that_takes_the_whole_run_is_said(warmup_epochs: str, is_said: int) -> None:
     settings = ["TRAIN.END_EPOCH", "2", "TRAIN.WARMUP_EPOCHS", warmup_epochs]
     remarks = optimising_remarks(
-        load_config(None, [*settings, "TRAIN.SCHEDULE", "cosine"]), Start()
+        load_config(None, [*settings, "TRAIN.SCHEDULE", "cosine"]), StartingPoint()
     )
     assert len(remarks) == is_said
     for remark in remarks:

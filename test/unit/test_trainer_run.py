@@ -14,7 +14,7 @@ from lib.metrics.stats import EpochStats, EvalStats
 from lib.runtime.distributed import Processes
 from lib.runtime.environment import RankInfo
 from lib.training import run
-from lib.training.build import Progress, build_parts
+from lib.training.build import Progress, build_training
 from lib.training.start import TrainRequest
 
 
@@ -50,7 +50,7 @@ def test_weights_with_outputs_that_are_not_finite_never_take_a_sound_ones_place(
         _parts=None,
         _config=None,
         _keep_weights=lambda name, content: True,
-        _reporter=SimpleNamespace(keep_predictions=lambda predictions, epoch: kept.append(epoch)),
+        _reporter=SimpleNamespace(save_predictions=lambda predictions, epoch: kept.append(epoch)),
     )
     for epoch, (num_right, num_not_finite) in enumerate(((90, 1), (50, 0), (95, 1), (60, 0))):
         metrics = Metrics(100, num_right, 100, 0, num_not_finite)
@@ -66,6 +66,6 @@ def test_equal_runs_begin_with_equal_random_generators(tiny_data, tiny_yaml, tmp
     for _ in range(2):
         random.seed()
         processes = Processes(RankInfo(), torch.device("cpu"))
-        build_parts(config, TrainRequest(tiny_data, tmp_path, "tiny"), processes)
+        build_training(config, TrainRequest(tiny_data, tmp_path, "tiny"), processes)
         states.append(random.getstate())
     assert states[0] == states[1]

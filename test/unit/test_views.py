@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lib.models.wrappers import MirroredMean, SelectedOutputs
+from lib.models.wrappers import FlipAverage, SelectedOutputs
 
 
 def network() -> nn.Module:
@@ -17,14 +17,14 @@ def test_mirrored_logits_are_the_mean_of_the_picture_and_its_mirror_image() -> N
     plain, images = network(), torch.randn(5, 3, 4, 6)
     mirrored = torch.stack([image[:, :, [5, 4, 3, 2, 1, 0]] for image in images])
     expected = (plain(images) + plain(mirrored)) / 2
-    torch.testing.assert_close(MirroredMean(plain)(images), expected)
+    torch.testing.assert_close(FlipAverage(plain)(images), expected)
     assert not torch.allclose(expected, plain(images))
-    torch.testing.assert_close(MirroredMean(plain)(mirrored), expected)
+    torch.testing.assert_close(FlipAverage(plain)(mirrored), expected)
 
 
 def test_the_mean_is_computed_in_float32_whatever_the_network_gives() -> None:
     half = network().half()
-    logits = MirroredMean(half)(torch.randn(2, 3, 4, 6).half())
+    logits = FlipAverage(half)(torch.randn(2, 3, 4, 6).half())
     assert logits.dtype == torch.float32
 
 

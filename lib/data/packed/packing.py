@@ -26,7 +26,7 @@ from lib.runtime import run_folder
 from lib.runtime.environment import num_cores
 from lib.runtime.files import open_atomically, write_atomically, write_json
 from lib.runtime.pool import run_in_processes
-from lib.runtime.signals import stops_noted
+from lib.runtime.signals import deferred_signals
 
 _PICTURES_A_JOB = 16
 _MEGABYTE = 1_000_000
@@ -58,7 +58,7 @@ def pack(source: Path, target: Path, options: PackOptions) -> PackReport:
     """
     _check_target(source, target, options.parts)
     parts = _read_parts(source, options.parts)
-    with run_folder.lock(target), stops_noted() as check:
+    with run_folder.lock(target), deferred_signals() as check:
         record = Record(target)
         record.claim(options.recipe)
         pictures = {name: _pictures(images) for name, images in parts.items()}

@@ -18,7 +18,7 @@ from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from lib.runtime.files import is_url
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _MAX_OPEN_FILES = 256
 _TIMEOUT_S = 60.0
@@ -76,7 +76,7 @@ class FolderStore:
             os.close(self._open.popitem()[1])
 
     def where(self, name: str) -> str:
-        return readable(str(self._root / name))
+        return printable(str(self._root / name))
 
     def whole(self, name: str, *, most: int) -> bytes:
         path = self._root / name
@@ -128,7 +128,7 @@ class _Arriving(io.RawIOBase):
         self._stream = connection.makefile("rb", buffering=0)
         self._begin_s, self._num_bytes = time.monotonic(), 0
 
-    def readable(self) -> bool:
+    def printable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]

@@ -12,13 +12,13 @@ from torch import nn
 from lib.data.build import build_eval_loader, input_lines
 from lib.data.image_list import ImageList
 from lib.data.loading import Batch
-from lib.evaluation.forward import Computing, build_computing
+from lib.evaluation.forward import ForwardPass, build_forward_pass
 from lib.evaluation.predict import cam, writing
 from lib.evaluation.predict.inputs import expand
 from lib.evaluation.predict.network import class_names
 from lib.evaluation.predict.sheet import Sheet
 from lib.evaluation.predict.writing import NOT_FINITE, Guess, Row
-from lib.models.build import eval_view, place
+from lib.models.build import place, wrap_for_eval
 from lib.models.resolver import resolve
 from lib.runtime import device as devices
 from lib.runtime import run_folder
@@ -26,7 +26,7 @@ from lib.runtime.cli import PartlyFailed
 from lib.runtime.console import Console
 from lib.runtime.distributed import Processes
 from lib.runtime.files import check_outputs
-from lib.runtime.signals import stops_noted
+from lib.runtime.signals import deferred_signals
 from lib.runtime.text import counted, shorten
 
 
@@ -72,14 +72,14 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     config = resolved.config
     network, loaded = resolved.build()
     names, names_remark = class_names(resolved)
-    computing = build_computing(config, processes, amp_backend="torch", recipe=resolved.recipe)
+    forward_pass = build_forward_pass(config, processes, recipe=resolved.recipe)
     place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
     console = Console(enabled=True)
     for said in (*resolved.lines, *names_remark, *input_lines(config), *left_out_lines):
         console.say(said)
     console.say(
         f"loaded {loaded}; device {devices.describe(processes.device)}, precision "
-        f"{computing.precision.describe()}; {counted(len(paths), 'picture')}"
+        f"{forward_pass.precision.describe()}; {counted(len(paths), 'picture')}"
     )
     images = ImageList(paths, (0,) * len(paths), names)
     topk = min(request.topk, len(names))
@@ -88,11 +88,11 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
     coarse = cam.coarseness_remark(recipe.crop, request.cam_layer) if request.with_cam else ""
     if coarse:
         console.say(f"[Warning] {coarse}")
-    work = _Work(eval_view(config, network), computing, images, topk=topk, sheet=sheet)
+    work = _Work(wrap_for_eval(config, network), forward_pass, images, topk=topk, sheet=sheet)
     failed: list[Row] = []
     loader = build_eval_loader(config, images, processes, recipe)
     width = writing.path_width(paths)
-    with stops_noted() as check, writing.open_writer(request.out, topk) as writer:
+    with deferred_signals() as check, writing.open_writer(request.out, topk) as writer:
         console.start_bar("prediction", len(loader))
         for batch in loader:
             rows = work.rows(batch)
@@ -105,7 +105,9 @@ def predict_pictures(request: PredictRequest, processes: Processes) -> None:
         console.end_bar()
         if request.show is not None and sheet is not None:
             layer = request.cam_layer if request.with_cam else None
-            remark = sheet.save(request.show, network, computing, num_all=len(paths), layer=layer)
+            remark = sheet.save(
+                request.show, network, forward_pass, num_all=len(paths), layer=layer
+            )
             if remark:
                 console.say(f"[Warning] {remark}")
     _finish(console, request, failed, num_pictures=len(paths))
@@ -136,7 +138,7 @@ def _account(failed: Sequence[Row], num_pictures: int) -> str:
 @dataclass
 class _Work:
     view: nn.Module  # the network, or with TEST.FLIP its mirrored mean
-    computing: Computing
+    forward_pass: ForwardPass
     images: ImageList
     topk: int
     sheet: Sheet | None
@@ -149,7 +151,8 @@ class _Work:
         """Return what was made of a batch's pictures, in the order of the list."""
         rows = [Row(path, error=reason) for path, reason in batch.bad]
         if len(batch.indices):
-            logits, _ = self.computing.logits(self.view, batch)
+            images = self.forward_pass.normalized(batch.images)
+            logits = self.forward_pass.logits(self.view, images)
             are_finite = logits.isfinite().all(dim=1).tolist()
             shares, classes = logits.softmax(dim=1).topk(self.topk, dim=1)
             kept = zip(batch.indices, are_finite, classes.tolist(), shares.tolist(), strict=True)

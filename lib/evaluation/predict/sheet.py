@@ -12,11 +12,11 @@ from torch import nn
 from lib.config.recipe import Recipe
 from lib.data.rgb import open_rgb
 from lib.data.transforms import eval_box
-from lib.evaluation.forward import Computing
+from lib.evaluation.forward import ForwardPass
 from lib.evaluation.predict import cam
 from lib.evaluation.predict.writing import Row
 from lib.report.plots.sheet import Heat, Tile, save_sheet
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 NUM_TILES = 60
 _SIDE = 480  # pixels of a tile's longer side at most: twice what it has on paper
@@ -38,14 +38,14 @@ class Sheet:
             self._rows.append(row)
 
     def save(
-        self, path: Path, network: nn.Module, computing: Computing, *, num_all: int,
+        self, path: Path, network: nn.Module, forward_pass: ForwardPass, *, num_all: int,
         layer: str | None,
     ) -> str:  # fmt: skip
         """Draw what was added, with the activation maps of `layer` unless it is None.
 
         Returns a warning on names that cannot be drawn; '' where there are none. Raises OSError.
         """
-        maps = self._maps(network, computing, layer) if layer else [None] * len(self._rows)
+        maps = self._maps(network, forward_pass, layer) if layer else [None] * len(self._rows)
         tiles = [
             self.tile(pixels, row, heat)
             for pixels, row, heat in zip(self._pixels, self._rows, maps, strict=True)
@@ -59,8 +59,8 @@ class Sheet:
         pixels, box = self._picture(row.path, fed)
         return Tile(
             pixels,
-            Path(readable(row.path)).name,
-            readable(best.name),
+            Path(printable(row.path)).name,
+            printable(best.name),
             best.index,
             best.probability,
             None if heat is None else Heat(heat, box),
@@ -83,13 +83,13 @@ class Sheet:
         left, top, right, bottom = (place * image.width / width for place in box)
         return np.asarray(image), (left, top, right, bottom)
 
-    def _maps(self, network: nn.Module, computing: Computing, layer: str) -> list[np.ndarray]:
+    def _maps(self, network: nn.Module, forward_pass: ForwardPass, layer: str) -> list[np.ndarray]:
         """Return the activation map of each picture for its likeliest class."""
         maps: list[np.ndarray] = []
-        device = computing.processes.device
+        device = forward_pass.processes.device
         for begin in range(0, len(self._rows), _BATCH):
             part = slice(begin, begin + _BATCH)
-            images = computing.normalize(torch.stack(self._pixels[part]).to(device))
+            images = forward_pass.normalize(torch.stack(self._pixels[part]).to(device))
             classes = torch.tensor([row.guesses[0].index for row in self._rows[part]])
             maps.extend(cam.class_activations(network, images, classes.to(device), layer=layer))
         return maps

@@ -13,7 +13,7 @@ from typing import Protocol
 from lib.runtime.cli import Stopped
 from lib.runtime.csv_text import csv_text
 from lib.runtime.files import open_atomically, write_whole
-from lib.runtime.text import num_columns, padded, readable
+from lib.runtime.text import num_columns, padded, printable
 
 ENDINGS = (".csv", ".json")
 NOT_FINITE = "the network's outputs are NaN or infinite"  # the error of a row
@@ -47,7 +47,7 @@ class Writer(Protocol):
 
 def path_width(paths: Sequence[str]) -> int:
     """Return how wide the column of paths is."""
-    return min(_MAX_PATH_WIDTH, max(num_columns(readable(path)) for path in paths))
+    return min(_MAX_PATH_WIDTH, max(num_columns(printable(path)) for path in paths))
 
 
 def line(row: Row, width: int) -> str:
@@ -55,10 +55,10 @@ def line(row: Row, width: int) -> str:
     if row.error == NOT_FINITE:
         said = f"no class: {row.error}"
     elif row.error:
-        said = f"cannot be read: {readable(row.error)}"
+        said = f"cannot be read: {printable(row.error)}"
     else:
-        said = ", ".join(f"{readable(g.name)} {100 * g.probability:.1f} %" for g in row.guesses)
-    return f"{padded(readable(row.path), width)}  {said}"
+        said = ", ".join(f"{printable(g.name)} {100 * g.probability:.1f} %" for g in row.guesses)
+    return f"{padded(printable(row.path), width)}  {said}"
 
 
 def check_ending(path: Path | None) -> None:

@@ -18,7 +18,7 @@ from lib.export.quantize.half import check_ranges, computes_in_float16
 from lib.export.quantize.pictures import calibration_pictures, comparison_pictures, spread
 from lib.runtime.cli import PartlyFailed
 from lib.runtime.files import check_outputs, scratch_beside
-from lib.runtime.signals import stops_raised
+from lib.runtime.signals import signals_as_exceptions
 
 _NUM_RANGE_PICTURES = 8  # a model that overflows float16 does so on nearly any picture
 
@@ -54,7 +54,7 @@ def shrink(source: Path, target: Path, options: ShrinkOptions, say: Callable[[st
     """
     if target.is_dir():
         raise ValueError(f"--output {target} is a folder: give the name of a file")
-    with stops_raised() as check_stops:
+    with signals_as_exceptions() as check_stops:
         model = load_model(source)
         for folder in filter(None, dict.fromkeys((options.calibration, options.evaluate))):
             for line in find_pictures(folder).left_out.lines(folder):

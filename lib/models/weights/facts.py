@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from lib.runtime.checked import checked, parse_json
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 KEY = "hrnet"
 ARCH, RECIPE, CLASS_NAMES = "arch", "recipe", "class_names"
@@ -69,5 +69,5 @@ def read_facts(text: object, *, where: str) -> Mapping[str, object]:
     names = facts.get(CLASS_NAMES)
     if names is not None and (not names or len(set(names)) < len(names)):
         fault = "a name is there twice" if names else "it is empty"
-        raise ValueError(f"{readable(place)}: {CLASS_NAMES} is no list of class names: {fault}")
+        raise ValueError(f"{printable(place)}: {CLASS_NAMES} is no list of class names: {fault}")
     return MappingProxyType(facts)

@@ -16,7 +16,7 @@ from lib.runtime.cli import say
 from lib.runtime.environment import CacheVariables, read_cache_variables
 from lib.runtime.files import is_url, sha256_of
 from lib.runtime.run_folder import BEST, CHECKPOINT, FINAL
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _IN_A_FOLDER = (BEST, FINAL, CHECKPOINT, "model.safetensors", "pytorch_model.bin")
 _MAX_PUBLISHED_BYTES = 2 << 30  # the largest has 0.5 GB
@@ -39,7 +39,7 @@ def find_weights(wanted: Path | str) -> Path:
     entry = lookup(text)
     if entry is None:
         raise FileNotFoundError(
-            f"no such weight file: {readable(text)}; it is no known name either, the nearest are "
+            f"no such weight file: {printable(text)}; it is no known name either, the nearest are "
             f"{', '.join(nearest(text))} (python tools/weights.py list shows all)"
         )
     return _fetch(entry)
@@ -61,7 +61,7 @@ def local_weights(wanted: Path | str) -> Path | None:
         if (path / name).is_file():
             return path / name
     raise FileNotFoundError(
-        f"no weights in the folder {readable(str(path))}: wanted is one of "
+        f"no weights in the folder {printable(str(path))}: wanted is one of "
         f"{', '.join(_IN_A_FOLDER)}, or the path of a file"
     )
 

@@ -22,7 +22,7 @@ from lib.models.weights.torch_file import save_atomically
 from lib.runtime.checked import shown
 from lib.runtime.files import check_outputs, sha256_of, write_atomically
 from lib.runtime.run_folder import CONFIG, read_with
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _TORCH_SUFFIXES, _SAFETENSORS = (".pth", ".pt", ".tar"), ".safetensors"
 _OUR_NAMES = "the official network's, as here"
@@ -54,7 +54,7 @@ def inspect(source: Path | str) -> list[str]:
         return [
             *lines,
             "network    none of those here",
-            *(f"  {readable(name)}" for name in weights),
+            *(f"  {printable(name)}" for name in weights),
         ]
     misfits = find_misfits(_own_weights(arch, file), weights)
     if not misfits:
@@ -79,7 +79,7 @@ def convert(source: Path | str, output: Path, config: CfgNode | None = None) -> 
     names = file.class_names
     if names is not None and len(names) != file.num_classes:
         raise ValueError(
-            f"{readable(str(file.path))} has {file.num_classes} classes, and "
+            f"{printable(str(file.path))} has {file.num_classes} classes, and "
             f"{file.names_source} names {len(names)}: take the wrong one out first"
         )
     beside = file.path.with_name(CONFIG)
@@ -106,7 +106,7 @@ def convert(source: Path | str, output: Path, config: CfgNode | None = None) -> 
     else:
         save_atomically(with_facts(weights, facts), output)
     kept = f"; with their {len(names)} class names ({file.names_source})" if names else ""
-    return f"{readable(str(output))}: {loaded}{kept}"
+    return f"{printable(str(output))}: {loaded}{kept}"
 
 
 def _spec(file: WeightFile, config: CfgNode | None, own: CfgNode | None) -> HRNetSpec:
@@ -119,7 +119,7 @@ def _spec(file: WeightFile, config: CfgNode | None, own: CfgNode | None) -> HRNe
         return network_spec(own)
     if arch is None:
         raise ValueError(
-            f"{readable(str(file.path))} holds no weights of a network here: say which by --cfg "
+            f"{printable(str(file.path))} holds no weights of a network here: say which by --cfg "
             "YAML"
         )
     return ARCHS[arch]
@@ -176,7 +176,7 @@ def _published(digest: str) -> str:
 
 def _recipes(file: WeightFile) -> list[Recipe]:
     """Return the input recipe that is known with the weights, in a list; an empty one if none."""
-    where = readable(str(file.path))
+    where = printable(str(file.path))
     return [Recipe.from_json(file.facts[RECIPE], where=where)] if RECIPE in file.facts else []
 
 
@@ -196,4 +196,4 @@ def _each_misfit(misfits: Misfits) -> Iterator[str]:
         ("unexpected", misfits.unexpected),
         ("other shape", misfits.other_shape),
     ):
-        yield from (f"  {what}: {readable(name)}" for name in names)
+        yield from (f"  {what}: {printable(name)}" for name in names)

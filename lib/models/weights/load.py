@@ -20,7 +20,7 @@ from lib.models.weights.statements import read_statements
 from lib.models.weights.torch_file import Content, read_torch_file
 from lib.models.weights.unwrap import unwrap
 from lib.runtime.checked import shown
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _HEAD = ("classifier.weight", "classifier.bias")
 _AFTER_BACKBONE = ("incre_modules", "downsamp_modules", "final_layer", "classifier")
@@ -49,7 +49,7 @@ class WeightFile:
         num = _num_outputs(self.weights)
         if num is None:
             raise ValueError(
-                f"{readable(str(self.path))} has no classifier.weight: it is not a whole HRNet"
+                f"{printable(str(self.path))} has no classifier.weight: it is not a whole HRNet"
             )
         return num
 
@@ -66,7 +66,7 @@ def read_weights(source: Path | str) -> WeightFile:
     """
     local = local_weights(source)
     path = find_weights(source) if local is None else local
-    where = readable(str(path))
+    where = printable(str(path))
     content = _load_cached(path, source) if local is None else _load(path)
     try:
         found = unwrap(content.value, _as_weight)
@@ -135,7 +135,7 @@ def _load_cached(path: Path, source: Path | str) -> Content:
         return _load(path)
     except ValueError as error:
         raise ValueError(
-            f"{error}; it was downloaded for {readable(str(source))}: if it is damaged, delete "
+            f"{error}; it was downloaded for {printable(str(source))}: if it is damaged, delete "
             f"{path}, and the next run fetches it anew"
         ) from None
 
@@ -177,7 +177,7 @@ def load_weights(
     broken = not_finite(weights)
     if broken:
         notes.append(f"[Warning] {broken}: what the network computes means nothing")
-    loaded = f"{len(own)} tensors from {readable(str(file.path))}{converted_names}"
+    loaded = f"{len(own)} tensors from {printable(str(file.path))}{converted_names}"
     return "; ".join([loaded, *notes])
 
 
@@ -272,11 +272,11 @@ def _check_fit(misfits: Misfits, source: Path, *, hint: str) -> None:
             "inspect lists all"
         )
     raise ValueError(
-        f"{readable(str(source))} does not fit: {_some('missing', missing)}; "
+        f"{printable(str(source))} does not fit: {_some('missing', missing)}; "
         f"{_some('unexpected', unexpected)}; {_some('other shape', shapes)}; {fix}"
     )
 
 
 def _some(what: str, names: Sequence[str]) -> str:
-    some = readable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
+    some = printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} {what}" + (f" ({some})" if names else "")

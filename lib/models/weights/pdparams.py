@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 
 from lib.models.weights.numpy_stand_ins import NumpyArray, NumpyType, numpy_array
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _MAX_REASON = 120
 
@@ -56,17 +56,17 @@ def read_pdparams(path: Path) -> dict[str, np.ndarray]:
     Raises ValueError where the file is damaged, holds no mapping of arrays, or would call anything
     but what makes arrays.
     """
-    shown = readable(str(path))
+    shown = printable(str(path))
     with open(path, "rb") as file:
         try:
             content = _ArraysOnly(file).load()
         except pickle.UnpicklingError as error:
             raise ValueError(
                 f"{shown} holds more than arrays and is not opened, since that could run foreign "
-                f"code, or is damaged ({readable(str(error))[:_MAX_REASON]})"
+                f"code, or is damaged ({printable(str(error))[:_MAX_REASON]})"
             ) from None
         except Exception as error:  # damaged pickles raise whatever their bytes lead to
-            reason = readable(" ".join(f"{type(error).__name__}: {error}".split()))
+            reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))
             raise ValueError(f"{shown} is damaged ({reason[:_MAX_REASON]})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{shown} holds a {type(content).__name__}, not a mapping of arrays")

@@ -15,7 +15,7 @@ from lib.models.weights.normalization import other_normalization
 from lib.models.weights.numpy_stand_ins import Inert, NumpyArray
 from lib.runtime.checked import checked, read_json, shown
 from lib.runtime.run_folder import CLASSES
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 HUB_CONFIG = "config.json"  # beside a file of the Hugging Face hub
 # Entries that hold class names by their number, or numbers by their name, in any of both forms.
@@ -83,7 +83,7 @@ def read_statements(
     Raises:
         ValueError: a statement is of another form, or two contradict each other.
     """
-    where = readable(str(path))
+    where = printable(str(path))
     hub_config, notes = _hub_config(path)
     own = facts.get(CLASS_NAMES)
     stated = [Naming(tuple(own), "the record in the file")] if isinstance(own, list) else []
@@ -123,7 +123,7 @@ def _beside(path: Path, hub_config: Mapping[str, object]) -> Iterator[Naming]:
     """Yield the class names that stand in files beside the weights."""
     if path.with_name(CLASSES).is_file():
         yield Naming(read_class_file(path.with_name(CLASSES)), f"{CLASSES} beside it", False)
-    where = readable(str(path.with_name(HUB_CONFIG)))
+    where = printable(str(path.with_name(HUB_CONFIG)))
     for naming in _namings(hub_config, "", where, set()):
         yield Naming(naming.names, f"{naming.place} in {HUB_CONFIG} beside it", False)
 

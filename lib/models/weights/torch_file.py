@@ -20,7 +20,7 @@ from lib.models.weights.facts import KEY
 from lib.models.weights.forms import PICKLE, SAFETENSORS, ZIP, is_safetensors
 from lib.models.weights.stand_ins import STAND_INS
 from lib.runtime.files import write_atomically
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _UNKNOWN = re.compile(r"GLOBAL (\S+)")  # in torch's words on a name that it does not know
 _REASON = re.compile(r"WeightsUnpickler error:\s*([^\n]+)")
@@ -53,7 +53,7 @@ def read_torch_file(path: Path) -> Content:
     Objects of other projects are Inert, see `stand_ins`.
     Raises FileNotFoundError, and ValueError for a damaged file or one of another kind.
     """
-    shown = readable(str(path))
+    shown = printable(str(path))
     if not path.is_file():
         raise FileNotFoundError(f"no such weight file: {shown}")
     with open(path, "rb") as file:
@@ -124,7 +124,7 @@ def _refused(message: str) -> str:
     unknown = _UNKNOWN.search(message)
     if unknown:
         return (
-            f"holds more than plain weights, {readable(unknown[1])[:_MAX_SHOWN]}, and is not "
+            f"holds more than plain weights, {printable(unknown[1])[:_MAX_SHOWN]}, and is not "
             f"opened, since that could run foreign code: {_WAY_OUT}"
         )
     reason = _REASON.search(message)
@@ -163,7 +163,7 @@ def _check_npu_format(path: Path) -> None:
     unusual = sorted(formats - _USUAL_NPU_FORMATS)
     if unusual:
         raise _Refusal(
-            f"holds numbers in an NPU's own order ({readable(unusual[0])[:_MAX_SHOWN]}), which "
+            f"holds numbers in an NPU's own order ({printable(unusual[0])[:_MAX_SHOWN]}), which "
             "only torch_npu can undo: load it on an NPU, call .cpu() on its tensors and save them "
             "again"
         )
@@ -180,7 +180,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 def _line(error: object) -> str:
     """Return an error's words in one line, cut at a word."""
-    words = readable(" ".join(str(error).split()))
+    words = printable(" ".join(str(error).split()))
     return textwrap.shorten(words, _MAX_SHOWN, placeholder=" ...") or words[:_MAX_SHOWN]
 
 

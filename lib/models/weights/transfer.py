@@ -34,7 +34,7 @@ from tqdm import tqdm
 from lib.data.packed.storage import LimitedResponse
 from lib.models.weights.forms import web_page_title
 from lib.runtime.files import write_whole
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 _TIMEOUT_S = 60.0
 _RANGE_OF_ANOTHER_FILE = 416
@@ -51,7 +51,7 @@ class DownloadError(OSError):
     """A file cannot be had; the message is one line and all that a user needs."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(readable(" ".join(message.split())))
+        super().__init__(printable(" ".join(message.split())))
 
 
 class Interrupted(Exception):

@@ -16,7 +16,7 @@ from lib.offline.infer.runner import InferRequest, Outcome, Say, run_request
 from lib.offline.infer.summary import end_to_end_line
 from lib.runtime.cli import PartlyFailed, Stopped, say
 from lib.runtime.launch import end_with_parent
-from lib.runtime.signals import stops_noted
+from lib.runtime.signals import deferred_signals
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def run_on_devices(request: InferRequest, devices: Sequence[int], say: Say) -> O
     Raises what `run_request` raises, PartlyFailed where a process dies, Stopped upon SIGTERM.
     """
     if len(devices) == 1:
-        with stops_noted() as check:
+        with deferred_signals() as check:
             return run_request(replace(request, device=devices[0]), say, check)
     with _stopped_by_sigterm():
         return _run_in_processes(request, devices)
@@ -86,7 +86,7 @@ def _work(request: InferRequest, answer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent passes it on
     end_with_parent()
     try:
-        with stops_noted() as check:
+        with deferred_signals() as check:
             answer.send(run_request(request, say, check))
     except (ValueError, OSError) as error:
         answer.send(error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.data.picture_files import Sources
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 TENSOR_SUFFIXES = (".npy", ".bin")
 
@@ -42,7 +42,7 @@ def find_tensor_files(text: str, num_inputs: int) -> tuple[Sample, ...]:
         if not path.exists():
             raise FileNotFoundError(f"--input: no such file or folder: {path}")
         if not (path.is_dir() or path.is_file()):
-            raise ValueError(f"--input: {readable(str(path))} is no regular file")
+            raise ValueError(f"--input: {printable(str(path))} is no regular file")
     if all(path.is_dir() for path in paths):
         columns = [_tensor_files_in(folder) for folder in paths]
     elif any(path.is_dir() for path in paths):
@@ -67,7 +67,7 @@ def _tensor_files_in(folder: Path) -> list[Path]:
         if entry.is_file():
             names.append(entry.name)
         elif not entry.is_dir():  # a pipe has no end, and a link that leads nowhere is a mistake
-            raise ValueError(f"--input: {readable(entry.path)} is no regular file: remove it")
+            raise ValueError(f"--input: {printable(entry.path)} is no regular file: remove it")
     if not names:
         raise ValueError(f"--input {folder}: no *.npy or *.bin file in this folder")
     return [folder / name for name in sorted(names, key=natural_key)]

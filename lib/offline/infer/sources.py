@@ -20,7 +20,7 @@ from lib.offline.infer.inputs import Sample
 from lib.offline.infer.model import Array, ModelDescription, TensorSpec
 from lib.offline.npy import NpyHeader, read_npy_header
 from lib.offline.preprocess_record import RECORD, sum_of
-from lib.runtime.text import readable
+from lib.runtime.text import printable
 
 PURE_INFER_NAME = "pure_infer_data"
 PURE_DATA_TYPES = ("zero", "random")
@@ -135,7 +135,7 @@ def _open_npy(path: Path) -> NpyHeader:
         with open(path, "rb") as file:
             return read_npy_header(file, path.stat().st_size)
     except ValueError as error:
-        raise ValueError(f"{readable(str(path))} {error}") from None
+        raise ValueError(f"{printable(str(path))} {error}") from None
 
 
 def _read_into(slot: Bytes, path: Path) -> None:

@@ -21,7 +21,7 @@ from lib.data.image_list import LABEL_FILE, sub_folders
 from lib.data.packed.reading import is_packed
 from lib.data.picture_files import entries, has_pictures_below, is_picture
 from lib.runtime.files import is_url
-from lib.runtime.text import readable, shorten
+from lib.runtime.text import printable, shorten
 
 _TRAIN_NAMES = ("train", "training")
 _VALIDATION_NAMES = ("val", "valid", "validation", "eval", "dev", "test", "testing")
@@ -176,4 +176,4 @@ def _has_pictures(folder: Path) -> bool:
 
 
 def _slashed(names: Sequence[str]) -> str:
-    return shorten([f"{name}/" for name in names], form=readable)
+    return shorten([f"{name}/" for name in names], form=printable)

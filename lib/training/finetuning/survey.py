@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from lib.data.bad_images import BadImage, BadImageLedger, describe_failure, lost_classes_remark
 from lib.data.image_list import ImageList
 from lib.data.rgb import EXIF, read_head
-from lib.runtime.text import counted, quoted, readable
+from lib.runtime.text import counted, printable, quoted
 
 _MUCH_LARGER, _NUM_NAMED = 5, 3
 
@@ -119,5 +119,5 @@ def _bad_line(bad: Sequence[BadImage]) -> str:
 
 
 def _named(bad: Sequence[BadImage]) -> str:
-    named = "; ".join(f"{quoted(path)}: {readable(why)}" for path, why in bad[:_NUM_NAMED])
+    named = "; ".join(f"{quoted(path)}: {printable(why)}" for path, why in bad[:_NUM_NAMED])
     return named + ("; ..." if len(bad) > _NUM_NAMED else "")
