@@ -38,7 +38,7 @@ class Precision:
         self.name = devices.default_precision(device) if name == "auto" else name
         if self.name not in ("fp32", "hf32", "fp16", "bf16"):
             raise ValueError(f"precision {name!r} is not one of auto, fp32, hf32, fp16, bf16")
-        self._device = device
+        self.device = device
         self._max_grad_norm = max_grad_norm
         wants_apex = backend == "apex" and self.name == "fp16"
         self._amp = _import_apex_amp() if wants_apex else None
@@ -56,7 +56,7 @@ class Precision:
         words = {
             "fp32": "fp32",
             "hf32": {"npu": "hf32", "cuda": "hf32 (tf32)"}.get(
-                self._device.type, "hf32 (plain fp32: this device has no hf32)"
+                self.device.type, "hf32 (plain fp32: this device has no hf32)"
             ),
             "fp16": "fp16 (autocast, dynamic loss scale)",
             "bf16": "bf16 (autocast)",
@@ -82,7 +82,7 @@ class Precision:
         """Return the context in which the forward pass runs."""
         if self._amp is not None or self.name not in _AUTOCAST_DTYPES:
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=_AUTOCAST_DTYPES[self.name])
+        return torch.autocast(self.device.type, dtype=_AUTOCAST_DTYPES[self.name])
 
     def clear_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Begin a step."""
@@ -130,7 +130,7 @@ class Precision:
 
     def loss_scale(self) -> torch.Tensor:
         """Return the present loss scale as a float32 scalar on the device, without a host sync."""
-        one = torch.ones((), device=self._device)
+        one = torch.ones((), device=self.device)
         if self._amp is not None:
             return one * float(self._amp.state_dict()["loss_scaler0"]["loss_scale"])
         return one if self._scaler is None else self._scaler.scale(one)

@@ -1,11 +1,11 @@
-"""Everything that a training run computes with, built from its configuration."""
+"""All that a training run computes with, built from its configuration: data, network, optimizer."""
 
 from __future__ import annotations
 
 import inspect
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -26,13 +26,11 @@ from lib.data.image_list import ImageList
 from lib.data.samplers import TrainBatches
 from lib.data.watching import WatchedLoader
 from lib.evaluation.forward import ForwardPass, build_forward_pass
-from lib.metrics.meter import Metrics
-from lib.metrics.stats import EpochStats
 from lib.models.build import build_model, place
 from lib.runtime import device as devices
 from lib.runtime.distributed import Processes
 from lib.runtime.precision import Precision
-from lib.training.checkpoint import Position, put_back, restore_rng_states
+from lib.training.checkpoint import Position
 from lib.training.ema import AveragedWeights
 from lib.training.held_out import (
     PictureNames,
@@ -42,13 +40,8 @@ from lib.training.held_out import (
     with_saved_split,
 )
 from lib.training.objective import Objective, build_objective
-from lib.training.optim import build_optimizer, check_same_groups, check_state_sizes
-from lib.training.optimising import (
-    build_average,
-    made_trainable,
-    optimising_remarks,
-    optimizer_options,
-)
+from lib.training.optim import build_optimizer
+from lib.training.optimising import make_trainable, optimising_remarks, optimizer_options
 from lib.training.start import (
     StartingPoint,
     TrainRequest,
@@ -64,34 +57,18 @@ from lib.training.start import (
 )
 
 
-@dataclass(frozen=True)
-class TrainingSetup:
-    """A run's objects, with the state of what it starts from already in them."""
+@dataclass(frozen=True, kw_only=True)
+class DataSetup:
+    """The pictures of a run, and where in them it begins."""
 
-    config: CfgNode  # as asked for, but for what a resumed run keeps
     images: ImageList
     val_images: ImageList
     names: PictureNames  # of both
-    network: nn.Module  # the plain one: evaluated and saved
-    model: nn.Module  # the same weights, wrapped for several cards: trained
-    average: AveragedWeights | None  # of the network's weights
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
+    decoder: str  # of the training pictures
     loader: WatchedLoader
     val_loader: WatchedLoader
-    forward_pass: ForwardPass
-    objective: Objective
-    start: StartingPoint
-    started: str  # one line: what the weights come from
-    seed: int
     position: Position
-    decoder: str  # of the training pictures
-    remarks: tuple[str, ...]  # where a resume is not exact, data or settings have no effect
-
-    @property
-    def eval_network(self) -> nn.Module:
-        """What the accuracy is of, and what a run leaves: the averaged weights, if there are."""
-        return self.network if self.average is None else self.average.network
+    position_remark: str | None  # where a resume is not exact
 
     @property
     def batches(self) -> TrainBatches:
@@ -99,168 +76,149 @@ class TrainingSetup:
         return self.loader.batch_sampler  # type: ignore[return-value]
 
 
-@dataclass
-class Progress:
-    """What changes from epoch to epoch and goes into a checkpoint beside weights and optimizer."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """The objects of a run, with the weights that it starts from."""
 
-    sums: Metrics  # of the present epoch's steps before `TrainingSetup.position`, over all ranks
-    best_accuracy: float  # top-1 in percent; -1: nothing was evaluated yet
-    report: dict[str, object]  # what result.json will say so far
+    config: CfgNode  # as asked for, but for what a resumed run keeps
+    start: StartingPoint
+    started: str  # one line: what the weights come from
+    seed: int
+    data: DataSetup
+    network: nn.Module  # the plain one: evaluated and saved
+    model: nn.Module  # the same weights, wrapped for several cards: trained
+    average: AveragedWeights | None  # of the network's weights
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    forward_pass: ForwardPass
+    objective: Objective
+    remarks: tuple[str, ...]  # where a resume is not exact, data or settings have no effect
 
-    def note_epoch(self, stats: EpochStats) -> None:
-        """Put the training figures of an epoch, or of its part until a stop, into the report.
-
-        The speed is the whole run's, resumes included; the launchers report the last epoch's.
-        """
-        before_s, num_before = (self.report.get(k, 0) for k in ("train_time_s", "num_images_timed"))
-        time_s = before_s + stats.timed_s  # type: ignore[operator]
-        num_images = num_before + stats.num_images_timed  # type: ignore[operator]
-        if num_images:  # none where all was done before a resume: its figure stands
-            self.report["images_per_s"] = round(num_images / time_s, 1)
-        self.report.update(
-            train_time_s=round(time_s, 3),
-            num_images_timed=num_images,
-            images_per_s_last_epoch=round(stats.images_per_s, 1),
-            step_time_ms=round(1000 * stats.time_s, 3),
-            train_loss=round(stats.last_loss, 5),
-            train_accuracy_top1=round(stats.metrics.accuracy_top1, 3),
-        )
-
-    def num_epochs_since_best(self, num_done: int) -> int:
-        """Return how many of `num_done` epochs came after the best; 0 where its file is lost."""
-        best_epoch = self.report.get("best_epoch")
-        if not isinstance(best_epoch, int) or self.best_accuracy < 0:
-            return 0
-        return num_done - 1 - best_epoch
-
-    def with_saved_speed(self, stats: EpochStats) -> EpochStats:
-        """Return the figures of an epoch whose last step was done before a resume."""
-        saved: dict[str, float] = self.report  # type: ignore[assignment]
-        return replace(
-            stats,
-            time_s=saved["step_time_ms"] / 1000,
-            images_per_s=saved.get("images_per_s_last_epoch", saved["images_per_s"]),
-            num_images_timed=0,
-            last_loss=saved["train_loss"],
-        )
+    @property
+    def eval_network(self) -> nn.Module:
+        """The network that is evaluated, and left: with averaged weights, if there are."""
+        return self.network if self.average is None else self.average.network
 
 
 def build_training(asked: CfgNode, request: TrainRequest, processes: Processes) -> TrainingSetup:
-    """Read the data lists, then build network, optimizer and loaders and load what there is.
+    """Read the data lists, build network, optimizer and loaders, and load the weights.
 
     Raises ValueError and FileNotFoundError for data, settings or weights that do not fit; bad data
     is told before the network is built.
     """
     start = find_start(asked, request, processes)
     config = with_saved_split(asked, start)
+    seed = start.seed(config.SEED)
+    data = build_data(config, request, processes, start=start, seed=seed)
+    torch.manual_seed(seed)
+    random.seed(seed)  # nothing here draws from it, but its state is saved with the others
+    forward_pass = build_forward_pass(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
+    network, started = build_network(config, processes, start=start, images=data.images)
+    objective = build_objective(config, processes, data.images, seed=seed)
+    decay, schedule = config.TRAIN.EMA_DECAY, run_schedule(config, processes.ranks.world_size)
+    average = AveragedWeights(network, decay) if decay else None
+    network, optimizer = build_optimization(
+        network, config, forward_pass.precision, learning_rate=schedule.base
+    )
+    remarks = (
+        data.position_remark,
+        unused_part_remark(config, request.data_path),
+        *look_alike_remarks(start, data.images.class_names),
+        decoder_remark(start, data.decoder),
+        teacher_remark(start, objective.teacher_sum),
+        *split_remarks(asked, start, data.images, len(data.val_images)),
+        *optimising_remarks(config, start),
+        *unused_settings(config),
+    )
+    return TrainingSetup(
+        config=config,
+        start=start,
+        started=started,
+        seed=seed,
+        data=data,
+        network=network,
+        model=_wrapped(network, config, processes),
+        average=average,
+        optimizer=optimizer,
+        schedule=schedule,
+        forward_pass=forward_pass,
+        objective=objective,
+        remarks=tuple(said for said in remarks if said),
+    )
+
+
+def build_data(
+    config: CfgNode,
+    request: TrainRequest,
+    processes: Processes,
+    *,
+    start: StartingPoint,
+    seed: int,
+) -> DataSetup:
+    """Return the pictures and their loaders; raises as `build_training`."""
     images, val_images = read_images(config, request.data_path, saved_holdout=saved_holdout(start))
     names = picture_names(config, request.data_path, start=start, images=images, val=val_images)
     check_same_data(start, images.class_names, num_images=len(images), names_sum=names.sum)
     check_same_start(start, processes)
-    seed = start.seed(config.SEED)
-    torch.manual_seed(seed)
-    random.seed(seed)  # nothing here draws from it, but its state is saved with the others
-    forward_pass = build_forward_pass(config, processes, amp_backend=config.TRAIN.AMP_BACKEND)
-    precision = forward_pass.precision
-    network: nn.Module = build_model(config, class_count(config, images.class_names))
-    started = start.load_into(network, config, images.class_names)
-    network = made_trainable(network, config, processes)
-    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
-    objective = build_objective(config, processes, images, seed=seed)
-    average = build_average(config, network, start)
-    schedule = run_schedule(config, processes.ranks.world_size)
-    plain_optimizer = build_optimizer(
-        network,
-        optimizer_options(config),
-        learning_rate=schedule.base,
-        device=processes.device,
-        fused=not precision.uses_apex,
-    )
-    network, optimizer = precision.prepare(network, plain_optimizer)
-    _restore(start, optimizer, precision, config=config, processes=processes)
     decoder = agree_on_decoder(config, processes, saved=start.decoder)
     loader = build_train_loader(config, images, processes, seed=seed, decoder=decoder)
-    _check_smallest_part(loader.batch_sampler, config)  # type: ignore[arg-type]
-    val_loader = build_eval_loader(config, val_images, processes, eval_recipe(config))
+    batches: TrainBatches = loader.batch_sampler  # type: ignore[assignment]
+    _check_smallest_micro_batch(batches, config)
     position, remark = starting_position(
         start,
-        num_steps=len(loader.batch_sampler),  # type: ignore[arg-type]
+        num_steps=len(batches),
         images_per_step=config.TRAIN.BATCH_SIZE_PER_GPU * processes.ranks.world_size,
     )
     check_work_left(
         start, position, end_epoch=config.TRAIN.END_EPOCH, measures=request.is_performance
     )
-    remarks = (
-        remark,
-        unused_part_remark(config, request.data_path),
-        *look_alike_remarks(start, images.class_names),
-        decoder_remark(start, decoder),
-        teacher_remark(start, objective.teacher_sum),
-        *split_remarks(asked, start, images, len(val_images)),
-        *optimising_remarks(config, start),
-        *unused_settings(config),
+    return DataSetup(
+        images=images,
+        val_images=val_images,
+        names=names,
+        decoder=decoder,
+        loader=loader,
+        val_loader=build_eval_loader(config, val_images, processes, eval_recipe(config)),
+        position=position,
+        position_remark=remark,
     )
-    return TrainingSetup(
-        config, images, val_images, names, network, _wrapped(network, config, processes), average,
-        optimizer, schedule, loader, val_loader, forward_pass, objective, start, started, seed,
-        position, decoder, tuple(said for said in remarks if said),
-    )  # fmt: skip
 
 
-def restored_progress(start: StartingPoint) -> Progress:
-    """Return the resumed run's progress, or that of a new one."""
-    if start.state is None:
-        return Progress(Metrics(), -1.0, {})
-    state = start.state
-    with put_back("sums", start.path):
-        return Progress(Metrics(*state["sums"]), state["best_accuracy"], dict(state["report"]))
+def build_network(
+    config: CfgNode, processes: Processes, *, start: StartingPoint, images: ImageList
+) -> tuple[nn.Module, str]:
+    """Return the network on its device, and one line on what its weights come from."""
+    network: nn.Module = build_model(config, class_count(config, images.class_names))
+    started = start.load_into(network, config, images.class_names)
+    network = make_trainable(network, config, processes)
+    place(network, processes.device, config.TRAIN.MEMORY_FORMAT)
+    return network, started
 
 
-def _check_smallest_part(batches: TrainBatches, config: CfgNode) -> None:
+def build_optimization(
+    network: nn.Module, config: CfgNode, precision: Precision, *, learning_rate: float
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return network and optimizer, ready for the precision of the run."""
+    optimizer = build_optimizer(
+        network,
+        optimizer_options(config),
+        learning_rate=learning_rate,
+        device=precision.device,
+        fused=not precision.uses_apex,
+    )
+    return precision.prepare(network, optimizer)
+
+
+def _check_smallest_micro_batch(batches: TrainBatches, config: CfgNode) -> None:
     # Normalising one picture's 1 x 1 maps over themselves is impossible; say so before hours pass.
     sizes = (config.TRAIN.BATCH_SIZE_PER_GPU, *batches.last_batch_sizes)
-    parts = [size // min(config.TRAIN.ACCUM_STEPS, size) for size in sizes if size]
-    if config.MODEL.IMAGE_SIZE[0] == 32 and min(parts) == 1:
+    num_images = [size // min(config.TRAIN.ACCUM_STEPS, size) for size in sizes if size]
+    if config.MODEL.IMAGE_SIZE[0] == 32 and min(num_images) == 1:
         raise ValueError(
-            "the last batch of an epoch, or a part of it, has 1 image a card, whose maps are 1 x 1 "
-            "at MODEL.IMAGE_SIZE 32, and BatchNorm cannot train on that: take another --bs or "
-            "TRAIN.ACCUM_STEPS, or MODEL.IMAGE_SIZE [64, 64]"
+            "the last batch of an epoch, or a micro-batch of it, has 1 image a card, whose maps "
+            "are 1 x 1 at MODEL.IMAGE_SIZE 32, and BatchNorm cannot train on that: take another "
+            "--bs or TRAIN.ACCUM_STEPS, or MODEL.IMAGE_SIZE [64, 64]"
         )
-
-
-def _restore(
-    start: StartingPoint,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    *,
-    config: CfgNode,
-    processes: Processes,
-) -> None:
-    """Put a resumed run's optimizer, loss scale and random generators back."""
-    state = start.state
-    if state is None:
-        return
-    if state["optimizer_name"] != config.TRAIN.OPTIMIZER:
-        raise ValueError(
-            f"{start.path} was trained with TRAIN.OPTIMIZER {state['optimizer_name']}, not "
-            f"{config.TRAIN.OPTIMIZER}: resume needs the same"
-        )
-    check_same_groups(optimizer, state["optimizer"])
-    # Weight decay and momentum are the present configuration's, not the saved run's.
-    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    with put_back("optimizer's state", start.path):
-        optimizer.load_state_dict(state["optimizer"])
-        check_state_sizes(optimizer)
-    for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        parameters = group["params"]
-        group.clear()  # the saved run's settings may be more
-        group.update(setting, params=parameters)
-    with put_back("loss scale", start.path):
-        precision.load_state_dict(state["precision"])
-    states, rank = state["rng"], processes.ranks.rank
-    if rank < len(states):
-        with put_back("random generators' state", start.path):
-            restore_rng_states(states[rank], processes.device)
 
 
 def _wrapped(network: nn.Module, config: CfgNode, processes: Processes) -> nn.Module:

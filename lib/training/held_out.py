@@ -26,7 +26,7 @@ class PictureNames:
     """What a checkpoint keeps of the pictures."""
 
     sum: str  # SHA-256 of the training pictures' names in their order; '' where they are packed
-    aside: tuple[str, ...]  # the names of those set aside
+    held_out: tuple[str, ...]  # the names of those set aside to validate with
 
 
 def picture_names(
@@ -45,9 +45,9 @@ def picture_names(
         return PictureNames("", ())
     folder = Path(data_path) / config.DATASET.TRAIN_SET
     names = "\0".join(names_below(images, folder))
-    aside = names_below(val, folder) if config.DATASET.VAL_SHARE else []
+    held_out = names_below(val, folder) if config.DATASET.VAL_SHARE else []
     names_sum = hashlib.sha256(os.fsencode(names)).hexdigest()
-    return PictureNames(names_sum, tuple(sorted(saved_holdout(start) or aside)))
+    return PictureNames(names_sum, tuple(sorted(saved_holdout(start) or held_out)))
 
 
 def saved_holdout(start: StartingPoint) -> frozenset[str] | None:

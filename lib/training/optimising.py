@@ -10,8 +10,6 @@ from lib.models.layer_groups import freeze
 from lib.models.padded import pad_widths
 from lib.runtime.distributed import Processes, synchronised_norms
 from lib.runtime.text import counted
-from lib.training.checkpoint import put_back
-from lib.training.ema import AveragedWeights
 from lib.training.optim import GroupRules, OptimizerOptions
 from lib.training.start import StartingPoint
 
@@ -23,7 +21,7 @@ def optimizer_options(config: CfgNode) -> OptimizerOptions:
     return OptimizerOptions(train.OPTIMIZER, train.WD, train.MOMENTUM, train.NESTEROV, rules)
 
 
-def made_trainable(network: nn.Module, config: CfgNode, processes: Processes) -> nn.Module:
+def make_trainable(network: nn.Module, config: CfgNode, processes: Processes) -> nn.Module:
     """Return the network as it trains: frozen parts, recomputed maps, padded widths, joint norms.
 
     Raises ValueError for a part that there is not, or norms that cannot be synchronised.
@@ -33,19 +31,6 @@ def made_trainable(network: nn.Module, config: CfgNode, processes: Processes) ->
         checkpoint_activations(network)
     pad_widths(network, config.TRAIN.WIDTH_MULTIPLE)
     return synchronised_norms(network, processes) if config.TRAIN.SYNC_BN else network
-
-
-def build_average(
-    config: CfgNode, network: nn.Module, start: StartingPoint
-) -> AveragedWeights | None:
-    """Return the average of the network's weights, a resumed run's with what was saved; or None."""
-    if config.TRAIN.EMA_DECAY == 0:
-        return None
-    average = AveragedWeights(network, config.TRAIN.EMA_DECAY)
-    if start.state is not None and "state_dict_ema" in start.state:
-        with put_back("averaged weights", start.path):
-            average.load(start.state["state_dict_ema"], start.state["num_ema_updates"])
-    return average
 
 
 def optimising_remarks(config: CfgNode, start: StartingPoint) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from conftest import TRAIN, VALID, RunScript, write_pictures
 from simnpu.batch import sigterm_after
 
-from lib.training import reporter, run
+from lib.training import epochs, run_writer
 
 NUM_STEPS = 7  # an epoch
 EPOCHS = ("--train_epochs", 2)
@@ -79,7 +79,7 @@ def assert_bit_equal(first: Path, second: Path, *, but: Collection[str] = ()) ->
 def no_curves() -> Iterator[None]:
     """Leave the curves out, which take longer than these runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reporter, "save_curves", lambda *_, **__: None)
+        patch.setattr(run_writer, "save_curves", lambda *_, **__: None)
         yield
 
 
@@ -118,7 +118,7 @@ def test_a_recipe_stopped_while_the_averaged_weights_are_evaluated_is_the_whole_
 ) -> None:  # fmt: skip
     """Pitfall 13."""
     common = (*arguments, "--out", tmp_path, *EPOCHS, *RECIPE)
-    plain, calls = run.evaluate, count(1)
+    plain, calls = epochs.evaluate, count(1)
 
     def signalled(*positional: object, **named: object) -> object:
         if next(calls) == 2:
@@ -126,7 +126,7 @@ def test_a_recipe_stopped_while_the_averaged_weights_are_evaluated_is_the_whole_
         return plain(*positional, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluate", signalled)
+        patch.setattr(epochs, "evaluate", signalled)
         assert run_script(*common).returncode == 143
     assert run_script(*common, "--auto_resume").returncode == 0
     assert_bit_equal(tmp_path, alone[0])

@@ -19,7 +19,7 @@ import yaml
 from conftest import TRAIN, RunScript, command, run_until, script_environment
 
 from lib.data import loading
-from lib.training import checkpoint, run
+from lib.training import checkpoint, epochs
 
 TWO_CARDS = ("--cards", 2, "--bs", 2)
 EVERY_STEP = ("PRINT_FREQ", 1)
@@ -124,14 +124,14 @@ def test_a_stop_during_evaluation_keeps_the_epoch_that_was_trained(
 ) -> None:
     """Pitfall 13: the resumed run evaluates first, and reports the speed that was measured."""
     common = (TRAIN, *arguments, "--out", tmp_path, *EVERY_STEP)
-    plain = run.evaluate
+    plain = epochs.evaluate
 
     def signalled(*positional: object, **named: object) -> object:
         os.kill(os.getpid(), signal.SIGTERM)
         return plain(*positional, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluate", signalled)
+        patch.setattr(epochs, "evaluate", signalled)
         stopped = run_script(*common)
     assert stopped.returncode == 143
     assert "Epoch: [0][6/7]" in stopped.stdout and "Test:" not in stopped.stdout

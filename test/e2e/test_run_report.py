@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import TRAIN, RunScript
 
-import lib.training.reporter
 from lib.metrics.predictions_file import read_predictions
 from lib.report.run_files import read_run
+from lib.training import run_report
 
 REPORT = "tools/report.py"
 
@@ -141,7 +141,7 @@ def test_a_report_that_cannot_be_made_fails_no_run(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(lib.training.reporter, "write_report", fail)
+    monkeypatch.setattr(run_report, "write_report", fail)
     done = run_script(TRAIN, tiny_data, "--cfg", tiny_yaml, "--out", copy, "--auto_resume")
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""lib/trainer: what a run keeps of its epochs, and what it starts with."""
+"""A run: what a run keeps of its epochs, and what it starts with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from lib.metrics.stats import EpochStats, EvalStats
 from lib.runtime.distributed import Processes
 from lib.runtime.environment import RankInfo
 from lib.training import run
-from lib.training.build import Progress, build_training
+from lib.training.build import build_training
+from lib.training.progress import Progress
 from lib.training.start import TrainRequest
 
 
@@ -42,20 +43,15 @@ def test_weights_with_outputs_that_are_not_finite_never_take_a_sound_ones_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Fault S8: until there are sound ones they stand in, however right the rest is."""
-    monkeypatch.setattr(run, "bare_weights", lambda parts, config: {})
-    kept: list[int] = []
+    saved: list[int] = []
+    monkeypatch.setattr(run, "save_run_predictions", lambda *arguments, epoch: saved.append(epoch))
     progress = Progress(Metrics(), -1.0, {})
-    fake = SimpleNamespace(
-        _progress=progress,
-        _parts=None,
-        _config=None,
-        _keep_weights=lambda name, content: True,
-        _reporter=SimpleNamespace(save_predictions=lambda predictions, epoch: kept.append(epoch)),
-    )
+    saver = SimpleNamespace(save_weights=lambda name: True)
+    fake = SimpleNamespace(progress=progress, saver=saver, setup=None, request=None, writer=None)
     for epoch, (num_right, num_not_finite) in enumerate(((90, 1), (50, 0), (95, 1), (60, 0))):
         metrics = Metrics(100, num_right, 100, 0, num_not_finite)
-        run._Run._note_best(fake, epoch, EvalStats(metrics, 100, 0.1, 1.0))  # type: ignore[arg-type]
-    assert kept == [0, 1, 3]
+        run._keep_the_best(fake, epoch, EvalStats(metrics, 100, 0.1, 1.0))  # type: ignore[arg-type]
+    assert saved == [0, 1, 3]
     assert progress.best_accuracy == progress.report["best_accuracy_top1"] == 60.0
 
 
