@@ -349,8 +349,8 @@ def test_the_loss_scale_survives_a_resume(
     """Pitfall 23: fp16's scaler goes on with the steps it had counted."""
     common = (TRAIN, *arguments, "--out", tmp_path, "--precision", "fp16", "--auto_resume")
     counted = []
-    for epochs in (1, 2):
-        assert run_script(*common, "--train_epochs", epochs).returncode == 0
+    for num_epochs in (1, 2):
+        assert run_script(*common, "--train_epochs", num_epochs).returncode == 0
         state = checkpoint.load_training_state(tmp_path / "checkpoint.pth.tar")
         counted.append(state["precision"]["scaler"]["_growth_tracker"])
     assert counted[1] == counted[0] + 7

@@ -1,18 +1,16 @@
 """Which folders hold the pictures to train on and to validate with, told by their names.
 
     MY_FOLDER/<class>/...                            class folders
-    MY_FOLDER/train/<class>/..., MY_FOLDER/val/...   parts
+    MY_FOLDER/train/<class>/..., MY_FOLDER/val/...   splits, also by their other usual names
 
-A folder with a part's name (upper or lower case) is a part where it holds class folders, or a
-validation part too where it is flat and has a label file. Where its pictures lie right in it, and
-there is no part to train on, it is a class.
+A folder of such a name, in upper or lower case, is a split where it holds class folders, or a
+validation split too where it is flat and has a label file. All other folders are classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -31,7 +29,7 @@ _SHARE_KEY = "DATASET.VAL_SHARE"
 
 @dataclass(frozen=True)
 class FolderSettings:
-    """What a data folder says: configuration keys and values in turn, and lines for people."""
+    """Configuration keys and values in turn for a data folder, and remarks for people."""
 
     settings: tuple[str, ...]
     remarks: tuple[str, ...] = ()
@@ -40,139 +38,86 @@ class FolderSettings:
 def folder_settings(
     data_path: Path | str, data: CfgNode, *, given: Collection[str] = ()
 ) -> FolderSettings:
-    """Return where a folder has its pictures to train on and to validate with.
+    """Return the settings for the splits of a folder, or of a packed data set.
 
-    A packed data set says so itself. `data` is the configuration's DATASET; of it holds what is
-    one of the keys `given`, or is not the default.
-    Raises FileNotFoundError where there is no such folder, ValueError where it is not clear what
-    the classes are, or where there are fewer than two.
+    `data` is the configuration's DATASET; those of its keys that are in `given`, or are not the
+    default, hold.
+    Raises FileNotFoundError where there is no such folder, ValueError for a folder without a split
+    to train on, or with fewer than two classes.
     """
     folder = Path(data_path)
     if not is_url(data_path) and not folder.is_dir():
         raise FileNotFoundError(f"no such data folder: {folder}")
     if is_packed(data_path):
         return FolderSettings((_SHARE_KEY, "0"))
-    name = ("DATASET.DATASET", folder.resolve().name or "finetune")
     is_given = _TRAIN_KEY in given or data.TRAIN_SET != "train"
-    train, remarks = (data.TRAIN_SET, ()) if is_given else _find_classes(folder)
+    train = data.TRAIN_SET if is_given else _find_train(folder)
     if (folder / train).is_dir():
         _check_two_classes(folder / train)
-    settings = (*name, _TRAIN_KEY, train)
+    settings = ("DATASET.DATASET", folder.resolve().name or "finetune", _TRAIN_KEY, train)
     if _TEST_KEY in given or data.TEST_SET != "val":
         share = () if _SHARE_KEY in given else (_SHARE_KEY, "0")
-        return FolderSettings((*settings, *share), remarks)
+        return FolderSettings((*settings, *share))
     if train == "." or (_SHARE_KEY in given and data.VAL_SHARE):
-        return FolderSettings(settings, remarks)
-    found, unused = _find_validation(folder, train)
-    return FolderSettings((*settings, *found), (*remarks, *unused))
+        return FolderSettings(settings)
+    names = [name for name in sub_folders(folder) if name != train]
+    usable = [name for name in _named(names, _VALIDATION_NAMES) if _can_validate(folder, name)]
+    unused = [
+        name for name in names if name not in usable[:1] and has_pictures_below(folder / name)
+    ]
+    remarks = (f"not used: {_slashed(unused)}",) if unused else ()
+    found = (_TEST_KEY, usable[0], _SHARE_KEY, "0") if usable else ()
+    return FolderSettings((*settings, *found), remarks)
 
 
-def _find_classes(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the folder below `folder` that holds the class folders, or '.', and what to say."""
+def _find_train(folder: Path) -> str:
+    """Return the split to train on, or '.' where the folder holds the classes themselves."""
     names = sub_folders(folder)
-    parts = [name for name in names if _is_part_name(name) and _holds_classes(folder / name)]
-    to_train = [name for name in parts if name.lower() in _TRAIN_NAMES]
-    pictured = [name for name in names if name not in parts and _has_pictures(folder / name)]
-    if not parts:
-        return ".", _check_flat(folder, names, pictured)
-    ordinary = [name for name in pictured if not _is_part_name(name)]
+    splits = _named(names, (*_TRAIN_NAMES, *_VALIDATION_NAMES))
+    with_classes = [name for name in splits if _holds_classes(folder / name)]
+    to_train = _named(with_classes, _TRAIN_NAMES)
     if len(to_train) > 1:
         raise ValueError(
-            f"{folder} has {len(to_train)} parts to train on, {_slashed(to_train)}: say which with "
-            f"{_TRAIN_KEY}"
+            f"{folder} has {len(to_train)} splits to train on, {_slashed(to_train)}: say which "
+            f"with {_TRAIN_KEY}"
         )
-    if ordinary and not (to_train and _find_validation(folder, to_train[0])[0]):
+    if to_train:
+        return to_train[0]
+    if with_classes or (splits and len(splits) == len(names)):
         raise ValueError(
-            f"{folder} has {_slashed(parts)} with class folders beside folders of pictures "
-            f"({_slashed(ordinary)}): {_TRAIN_KEY} . says that all are classes, {_TRAIN_KEY} "
-            f"{parts[0]} that those in {parts[0]}/ are"
+            f"{folder} has {_slashed(splits)} but no train/ with class folders: put the pictures "
+            f"of each class into a folder of its own below train/, or say {_TRAIN_KEY}"
         )
-    if not to_train:
-        raise ValueError(
-            f"{folder} has {_slashed(parts)} but no train/ with class folders: rename the part to "
-            f"train on, or name it with {_TRAIN_KEY}"
-        )
-    return to_train[0], ()
-
-
-def _check_flat(folder: Path, names: Sequence[str], pictured: Sequence[str]) -> tuple[str, ...]:
-    """Return what to say of folders that are the classes; raise ValueError where they can't be."""
-    nested = [name for name in names if name not in pictured and has_pictures_below(folder / name)]
-    named = [name for name in pictured if _is_part_name(name)]
-    if named and len(named) == len(pictured) and not nested:
-        raise ValueError(
-            f"{folder}: {_slashed(named)} hold pictures but no class folders: put the pictures of "
-            f"each class into a folder of its own, below {named[0]}/"
-        )
-    if len(nested) > 1 and not pictured:
-        raise ValueError(
-            f"{folder}: its folders {_slashed(nested)} hold folders only, so are they parts or "
-            f"classes? name the part to train on with {_TRAIN_KEY}, or say {_TRAIN_KEY} . where "
-            "they are the classes"
-        )
-    remarks = [f"pictures lie right in {_slashed(named)}: taken for a class"] if named else []
-    if nested and pictured:
-        remarks.append(f"only folders lie in {_slashed(nested)}: taken for one class each")
-    return tuple(remarks)
+    return "."
 
 
 def _check_two_classes(folder: Path) -> None:
-    """Raise ValueError where the folders in `folder` cannot be two classes."""
-    names = sub_folders(folder)
-    wrapped = _wrapped(folder)
-    if not names or (len(names) > 1 and wrapped is None):
+    """Raise ValueError where a folder has fewer than two class folders with pictures."""
+    classes = [name for name in sub_folders(folder) if has_pictures_below(folder / name)]
+    if len(classes) > 1:
         return
-    fix = (
-        "put the pictures of each class into a folder of its own"
-        if wrapped is None
-        else f"is it {wrapped}?"
+    fix = "put the pictures of each class into a folder of its own"
+    if classes and _holds_classes(folder / classes[0]):
+        fix = f"is it {folder / classes[0]}?"
+    raise ValueError(
+        f"{folder} has {len(classes)} class folders with pictures"
+        f"{f' ({classes[0]})' if classes else ''}, and at least 2 are needed: {fix}"
     )
-    held = "pictures in 1 folder only" if len(names) > 1 else f"1 class folder ({names[0]})"
-    raise ValueError(f"{folder} has {held}, and at least 2 classes are needed: {fix}")
-
-
-def _wrapped(folder: Path) -> Path | None:
-    """Return what holds several folders where `folder` holds pictures in a single one; or None."""
-    pictured = (name for name in sub_folders(folder) if has_pictures_below(folder / name))
-    lone = list(islice(pictured, 2))  # a second one is enough: there may be thousands
-    if len(lone) != 1 or not _holds_classes(folder / lone[0]):
-        return None
-    inner = folder / lone[0]
-    return _wrapped(inner) or inner
-
-
-def _find_validation(folder: Path, train: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the settings of the part to validate with, and what to say of those not used."""
-    names = [name for name in sub_folders(folder) if name != train]
-    named = [name for wanted in _VALIDATION_NAMES for name in names if name.lower() == wanted]
-    usable = [name for name in named if _can_validate(folder, name)]
-    remarks = []
-    if not usable and named:
-        remarks.append(
-            f"{_slashed(named)} has neither class folders nor a {LABEL_FILE}: pictures to train on "
-            f"are set aside to validate with ({_SHARE_KEY})"
-        )
-    if len(usable) > 1:
-        remarks.append(f"{usable[0]}/ validates; {_slashed(usable[1:])} is not used")
-    return ((_TEST_KEY, usable[0], _SHARE_KEY, "0") if usable else ()), tuple(remarks)
 
 
 def _can_validate(folder: Path, name: str) -> bool:
-    part = folder / name
-    has_labels = any((parent / LABEL_FILE).is_file() for parent in (folder, part))
-    return _holds_classes(part) or (has_labels and _has_pictures(part))
-
-
-def _is_part_name(name: str) -> bool:
-    return name.lower() in (*_TRAIN_NAMES, *_VALIDATION_NAMES)
+    split = folder / name
+    has_labels = any((parent / LABEL_FILE).is_file() for parent in (folder, split))
+    return _holds_classes(split) or (has_labels and any(map(is_picture, entries(split).files)))
 
 
 def _holds_classes(folder: Path) -> bool:
     return any(has_pictures_below(folder / name) for name in sub_folders(folder))
 
 
-def _has_pictures(folder: Path) -> bool:
-    return any(map(is_picture, entries(folder).files))
+def _named(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return those of the names that are wanted, in any case, in the order of `wanted`."""
+    return [name for one in wanted for name in names if name.lower() == one]
 
 
 def _slashed(names: Sequence[str]) -> str:
