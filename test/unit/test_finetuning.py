@@ -80,7 +80,7 @@ def test_folders_that_are_not_used_are_named(tmp_path: Path, folders, unused) ->
 @pytest.mark.parametrize(
     ("folders", "said"),
     [
-        (["flowers/a", "flowers/b"], "1 class folders with pictures (flowers), and at least 2 are"),
+        (["flowers/a", "flowers/b"], "1 class folder with pictures (flowers), and at least 2 are"),
         (["flowers/a", "flowers/b"], "is it ROOT/flowers?"),
         (["x/train/a", "x/train/b", "x/val/a", "__MACOSX/x*"], "is it ROOT/x?"),
         (["train/flowers/a", "train/flowers/b"], "is it ROOT/train/flowers?"),

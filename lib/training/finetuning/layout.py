@@ -19,7 +19,7 @@ from lib.data.image_list import LABEL_FILE, sub_folders
 from lib.data.packed.reading import is_packed
 from lib.data.picture_files import entries, has_pictures_below, is_picture
 from lib.runtime.files import is_url
-from lib.runtime.text import printable, shorten
+from lib.runtime.text import counted, printable, shorten
 
 _TRAIN_NAMES = ("train", "training")
 _VALIDATION_NAMES = ("val", "valid", "validation", "eval", "dev", "test", "testing")
@@ -100,7 +100,7 @@ def _check_two_classes(folder: Path) -> None:
     if classes and _holds_classes(folder / classes[0]):
         fix = f"is it {folder / classes[0]}?"
     raise ValueError(
-        f"{folder} has {len(classes)} class folders with pictures"
+        f"{folder} has {counted(len(classes), 'class folder')} with pictures"
         f"{f' ({classes[0]})' if classes else ''}, and at least 2 are needed: {fix}"
     )
 
