@@ -14,7 +14,7 @@ from pathlib import Path
 import _init_paths  # noqa: F401  puts the repository on sys.path
 from yacs.config import CfgNode
 
-from lib.config.check import CHOICES
+from lib.config.keys import CHOICES
 from lib.config.load import load_config
 from lib.config.overrides import repeats
 from lib.runtime.cli import ArgumentParser, say, whole_number

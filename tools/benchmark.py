@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import _init_paths
 
-from lib.config.check import CHOICES
+from lib.config.keys import CHOICES
 from lib.runtime.cli import EXIT_OK, ArgumentParser, run_script, say
 from lib.runtime.environment import num_cores
 

@@ -13,8 +13,7 @@ from yacs.config import CfgNode
 
 from lib.benchmark.floor import Rates, floor_of, measure_rates
 from lib.benchmark.rounds import Row, Work, compare, peer_module
-from lib.config.check import value_at
-from lib.config.defaults import default_config
+from lib.config.keys import default_config, value_at
 from lib.models.build import place
 from lib.models.complexity import measure_model
 from lib.models.folding import fold_batch_norms

@@ -7,69 +7,13 @@ from collections.abc import Iterator, Mapping
 
 from yacs.config import CfgNode
 
-from lib.config.recipe import ORIENTATIONS
+from lib.config.keys import KEYS, MAX_IMAGE_SIDE, MOST_EPOCHS, Range, value_at
 from lib.runtime.checked import shown
 from lib.runtime.text import printable
 
-CHOICES = {
-    "DATASET.BAD_IMAGES": ("skip", "fail"),
-    "DATASET.DECODER": ("auto", "fast", "pillow"),
-    "DATASET.ORIENTATION": ORIENTATIONS,
-    "AUG.AUTO": ("no", "randaugment", "trivialaugment"),
-    "TRAIN.LOSS": ("cross_entropy", "bce"),
-    "DISTILL.LOSS": ("js", "kl"),
-    "TRAIN.OPTIMIZER": ("sgd", "adam", "adamw", "rmsprop"),
-    "TRAIN.SCHEDULE": ("step", "cosine", "poly"),
-    "TRAIN.PRECISION": ("auto", "fp32", "hf32", "fp16", "bf16"),
-    "TRAIN.AMP_BACKEND": ("torch", "apex"),
-    "TRAIN.MEMORY_FORMAT": ("auto", "channels_last", "contiguous"),
-    "TRAIN.COMPILE": ("no", "default", "reduce-overhead", "max-autotune"),
-    "TRAIN.WIDTH_MULTIPLE": (1, 8, 16, 32),
-}
 _WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes of torch.compile
-_ANY, _ANY_RATE = 10**9, 1e38  # bounds of counts and rates without a natural one; float32's end
-_LONGEST, _LARGEST_SIDE = 10**6, 4096  # in epochs, in pixels
-_RANGES = {  # (least, most); more is a slip of the finger, or memory that no machine has
-    "WORKERS": (-1, 1024),
-    "PRINT_FREQ": (1, _ANY),
-    "SEED": (0, 2**63 - 1),
-    "MODEL.NUM_CLASSES": (0, 10**6),
-    "TRAIN.BATCH_SIZE_PER_GPU": (1, 2**16),
-    "TRAIN.END_EPOCH": (1, _LONGEST),
-    "TRAIN.LR": (0.0, _ANY_RATE),
-    "TRAIN.LR_FACTOR": (0.0, 1000),
-    "TRAIN.LR_MIN": (0.0, _ANY_RATE),
-    "TRAIN.LR_POWER": (0.0, 1000),
-    "TRAIN.WARMUP_EPOCHS": (0.0, _LONGEST),
-    "TRAIN.HEAD_LR_FACTOR": (0.0, _ANY_RATE),
-    "TRAIN.CLIP_GRAD_NORM": (0.0, _ANY_RATE),
-    "TRAIN.EARLY_STOP": (0, _LONGEST),
-    "TRAIN.WD": (0.0, _ANY_RATE),
-    "TRAIN.MOMENTUM": (0.0, 1),
-    "TRAIN.ACCUM_STEPS": (1, 2**16),
-    "TRAIN.SAVE_EVERY_STEPS": (0, _ANY),
-    "TEST.BATCH_SIZE_PER_GPU": (1, 2**16),
-    "TEST.IMAGE_SIZE": (0, _LARGEST_SIDE),
-    "TEST.RESIZE": (0, 2 * _LARGEST_SIDE),
-    "DATASET.BAD_IMAGES_MAX_SHARE": (0.0, 1),
-    "DATASET.VAL_SHARE": (0.0, 1),
-    "DATASET.SPLIT_SEED": (0, 2**63 - 1),
-    "AUG.MIXUP": (0.0, 1000),
-    "AUG.CUTMIX": (0.0, 1000),
-    "TRAIN.LABEL_SMOOTHING": (0.0, 1),
-    "DISTILL.TEMPERATURE": (0.0, 1000),
-}
 _MOST_OPERATIONS = 100
 _MOST_PIXELS = 2**32  # of a batch; as float32 they take 48 GiB
-_PROBABILITIES = ("AUG.HFLIP", "AUG.ERASE", "AUG.MIX_PROB", "AUG.MIX_SWITCH_PROB")
-
-
-def value_at(config: CfgNode, path: str) -> object:
-    """Return the value of a dotted key such as `TRAIN.LR`."""
-    node: object = config
-    for part in path.split("."):
-        node = node[part]  # type: ignore[index]
-    return node
 
 
 def leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -87,21 +31,18 @@ def check(config: CfgNode) -> None:
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise ValueError(f"{path}: {shown(value)} is not a finite number: give one")
-    for path, allowed in CHOICES.items():
-        if value_at(config, path) not in allowed:
-            choices = ", ".join(map(str, allowed))
-            raise ValueError(f"{path}: {shown(value_at(config, path))} is not one of {choices}")
-    for path, (least, most) in _RANGES.items():
-        value = value_at(config, path)
-        if not value >= least:  # type: ignore[operator]
-            raise ValueError(f"{path}: {shown(value)} is below {least:g}")
-        if not value <= most:  # type: ignore[operator]
-            raise ValueError(f"{path}: {shown(value)} is above {most}, the most that is allowed")
+    for key in KEYS:
+        value = value_at(config, key.name)
+        if isinstance(key.allowed, Range) and value not in key.allowed:  # type: ignore[operator]
+            raise ValueError(f"{key.name}: {shown(value)} must be within {key.allowed}")
+        if isinstance(key.allowed, tuple) and value not in key.allowed:
+            choices = ", ".join(map(str, key.allowed))
+            raise ValueError(f"{key.name}: {shown(value)} is not one of {choices}")
     size = config.MODEL.IMAGE_SIZE
-    if len(size) != 2 or size[0] != size[1] or size[0] % 32 or not 32 <= size[0] <= _LARGEST_SIDE:
+    if len(size) != 2 or size[0] != size[1] or size[0] % 32 or not 32 <= size[0] <= MAX_IMAGE_SIDE:
         raise ValueError(
             f"MODEL.IMAGE_SIZE: {shown(list(size))} must be two equal multiples of 32, such as "
-            f"[224, 224], up to {_LARGEST_SIDE}"
+            f"[224, 224], up to {MAX_IMAGE_SIDE}"
         )
     side, short_side = config.TEST.IMAGE_SIZE, config.TEST.RESIZE
     if side % 32:
@@ -122,22 +63,15 @@ def check(config: CfgNode) -> None:
     low, high = config.AUG.CROP_RATIO if len(config.AUG.CROP_RATIO) == 2 else (0, 0)
     if not 0 < low <= high:
         raise ValueError(f"AUG.CROP_RATIO: {config.AUG.CROP_RATIO} must be [low, high] above 0")
-    if config.DATASET.VAL_SHARE >= 1:
-        raise ValueError(f"DATASET.VAL_SHARE: {config.DATASET.VAL_SHARE} must be below 1")
-    for path in _PROBABILITIES:
-        if not 0 <= value_at(config, path) <= 1:  # type: ignore[operator]
-            raise ValueError(
-                f"{path}: {value_at(config, path)} must be a probability within [0, 1]"
-            )
     _check_recipe(config)
     if config.TRAIN.ACCUM_STEPS > config.TRAIN.BATCH_SIZE_PER_GPU:
         raise ValueError(
-            f"TRAIN.ACCUM_STEPS: {config.TRAIN.ACCUM_STEPS} parts are more than the "
+            f"TRAIN.ACCUM_STEPS: {config.TRAIN.ACCUM_STEPS} micro-batches are more than the "
             f"{config.TRAIN.BATCH_SIZE_PER_GPU} images of TRAIN.BATCH_SIZE_PER_GPU"
         )
     _check_optimising(config.TRAIN)
     steps = config.TRAIN.LR_STEP
-    if any(not 1 <= step <= _LONGEST for step in steps) or sorted(set(steps)) != list(steps):
+    if any(not 1 <= step <= MOST_EPOCHS for step in steps) or sorted(set(steps)) != list(steps):
         raise ValueError(
             f"TRAIN.LR_STEP: {shown(steps)} must be rising epochs >= 1, such as [30, 60, 90]"
         )
@@ -156,12 +90,6 @@ def _check_pixels(config: CfgNode) -> None:
 
 
 def _check_optimising(train: CfgNode) -> None:
-    if not 0 <= train.WARMUP_FACTOR <= 1:
-        raise ValueError(f"TRAIN.WARMUP_FACTOR: {train.WARMUP_FACTOR} must be within [0, 1]")
-    if not 0 < train.LAYER_DECAY <= 1:
-        raise ValueError(f"TRAIN.LAYER_DECAY: {train.LAYER_DECAY} must be within (0, 1]")
-    if not 0 <= train.EMA_DECAY < 1:
-        raise ValueError(f"TRAIN.EMA_DECAY: {train.EMA_DECAY} must be within [0, 1); 0: no average")
     if train.SCHEDULE != "step" and train.LR_MIN > train.LR:
         raise ValueError(
             f"TRAIN.LR_MIN: {train.LR_MIN:g} is above TRAIN.LR {train.LR:g}, from which the rate "
@@ -181,7 +109,7 @@ def _check_optimising(train: CfgNode) -> None:
         # A graph's gradients are overwritten when it runs again: pytorch/pytorch issue 169545.
         raise ValueError(
             f"TRAIN.COMPILE: {train.COMPILE} records CUDA graphs, which cannot add up gradients of "
-            f"TRAIN.ACCUM_STEPS {train.ACCUM_STEPS} parts: take default, or TRAIN.ACCUM_STEPS 1"
+            f"TRAIN.ACCUM_STEPS {train.ACCUM_STEPS}: take default, or TRAIN.ACCUM_STEPS 1"
         )
 
 
@@ -194,12 +122,6 @@ def _check_recipe(config: CfgNode) -> None:
             f"AUG.RANDAUGMENT: {shown(settings)} must be [operations >= 1, strength in 0..30], "
             f"such as [2, 9], with {_MOST_OPERATIONS} operations at most"
         )
-    if train.LABEL_SMOOTHING >= 1:
-        raise ValueError(f"TRAIN.LABEL_SMOOTHING: {train.LABEL_SMOOTHING} must be below 1")
-    if distill.TEMPERATURE <= 0:
-        raise ValueError(f"DISTILL.TEMPERATURE: {distill.TEMPERATURE} must be above 0")
-    if not 0 < distill.WEIGHT <= 1:
-        raise ValueError(f"DISTILL.WEIGHT: {distill.WEIGHT} must be within (0, 1]")
     if distill.ARCH and not distill.TEACHER:
         raise ValueError(
             f"DISTILL.ARCH: {printable(distill.ARCH)} without weights: name a file in "

@@ -15,7 +15,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from lib.config.check import check, leaves
-from lib.config.defaults import LEGACY_KEYS, OFFICIAL_NAME, default_config
+from lib.config.keys import LEGACY_KEYS, OFFICIAL_NAME, default_config
 from lib.config.overrides import tree_of
 from lib.config.yaml_text import NotYamlError, read_yaml
 from lib.runtime.checked import shown
@@ -113,7 +113,7 @@ def _merge(
     ignored = []
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if path in LEGACY_KEYS.split():
+        if path in LEGACY_KEYS:
             ignored.append(path)
         elif key not in config:
             raise ValueError(f"{source}: unknown key {_named(path)}{_suggestion(path)}")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.config.defaults import OFFICIAL_NAME
+from lib.config.keys import OFFICIAL_NAME
 from lib.models.hrnet import HRNet, HRNetSpec, build_hrnet, find_spec
 from lib.models.official import spec_from_official
 from lib.models.wrappers import FlipAverage

@@ -23,7 +23,7 @@ from pathlib import Path
 from torch import nn
 from yacs.config import CfgNode
 
-from lib.config.check import value_at
+from lib.config.keys import value_at
 from lib.config.load import load_config
 from lib.config.overrides import repeats
 from lib.config.recipe import (

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
+from lib.config.keys import unused_settings
 from lib.config.recipe import eval_recipe
 from lib.config.schedules import Schedule, run_schedule
-from lib.config.unused import unused_settings
 from lib.data.build import (
     agree_on_decoder,
     build_eval_loader,
