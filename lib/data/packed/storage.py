@@ -128,7 +128,7 @@ class _Arriving(io.RawIOBase):
         self._stream = connection.makefile("rb", buffering=0)
         self._begin_s, self._num_bytes = time.monotonic(), 0
 
-    def printable(self) -> bool:
+    def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
