@@ -224,7 +224,7 @@ def test_a_report_names_machine_command_and_rows(
         (["fly"], "'fly' is none of train, infer, loader, memory"),
         ([], "give one or more of train, infer, loader, memory"),
         (["loader"], "--data_path DIR is needed for loader"),
-        (["train", "--arch", "hrnet_w19"], "did you mean hrnet_w18"),
+        (["train", "--arch", "hrnet_w18x"], "did you mean hrnet_w18"),
         (["train", "--image_size", "100"], "--image_size 100: a multiple of 32"),
         (["train", "--rounds", "0"], "--rounds 0: 1 or more"),
     ],

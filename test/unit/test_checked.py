@@ -86,7 +86,7 @@ def test_a_value_is_shown_in_one_short_line() -> None:
     [
         (b"[" * 100_000, "is no JSON of ours: it is nested too deeply"),
         (b'{"a":' * 100_000, "is no JSON of ours: it is nested too deeply"),
-        (b"", "is damaged or no JSON: TimeLeft value"),
+        (b"", "is damaged or no JSON: Expecting value"),
         (b'{"a": \xff}', "is damaged or no JSON: "),
         (b'{"a": 1, "b": 2, "a": 3}', "is damaged or no JSON: the key 'a' is there twice"),
         (b"1" * 5000, ""),

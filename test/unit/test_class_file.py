@@ -65,7 +65,7 @@ def test_names_that_are_numbers_are_names_in_a_runs_own_form(tmp_path: Path) -> 
         ("{}", "it is empty"),
         ("[]", "it is empty"),
         ("7", "it holds a single value"),
-        ('{"a": 0, "b"', "TimeLeft ':'"),
+        ('{"a": 0, "b"', "Expecting ':'"),
         ("[" * 100_000, "recursion"),
     ],
 )

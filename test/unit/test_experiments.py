@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from published import PUBLISHED
 
 from lib.config.load import load_config
-from lib.models.hrnet import ARCHS, find_spec
+from lib.models.hrnet import find_spec
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 PATHS = sorted(FOLDER.glob("cls_hrnet_*_x100.yaml"))
@@ -45,7 +46,7 @@ def _network(path: Path) -> str:
 
 
 def test_there_is_one_file_for_each_published_network():
-    official = {f"cls_{name}_sgd_lr5e-2_wd1e-4_bs32_x100.yaml" for name in ARCHS}
+    official = {f"cls_{name}_sgd_lr5e-2_wd1e-4_bs32_x100.yaml" for name in PUBLISHED}
     assert official == {path.name for path in PATHS}
 
 

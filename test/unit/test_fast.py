@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 from export_samples import scatter_batch_norms
+from published import PUBLISHED
 from torch import nn
 
 from lib.models.folding import checkpoint_activations, fold_batch_norms
-from lib.models.hrnet import ARCHS, build_hrnet
+from lib.models.hrnet import build_hrnet
 
 
 def relative(ours: torch.Tensor, plain: torch.Tensor) -> float:
@@ -18,7 +19,7 @@ def relative(ours: torch.Tensor, plain: torch.Tensor) -> float:
     return float((ours - plain).abs().max() / (plain.max() - plain.min()))
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", PUBLISHED)
 def test_logits_with_folded_batch_norms_are_those_of_the_plain_network(arch: str) -> None:
     torch.manual_seed(0)
     plain = scatter_batch_norms(build_hrnet(arch, 10)).eval()
@@ -50,7 +51,7 @@ def train_once(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, 
     return logits.detach(), sum(kept.values())
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", PUBLISHED)
 def test_activations_computed_again_change_nothing_but_the_memory(arch: str) -> None:
     torch.manual_seed(0)
     plain = build_hrnet(arch, 10)

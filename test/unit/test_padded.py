@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 from export_samples import scatter_batch_norms
+from published import PUBLISHED
 from tiny_spec import TINY
 from torch import nn
 
 from lib.models.folding import checkpoint_activations, fold_batch_norms
-from lib.models.hrnet import ARCHS, HRNet, build_hrnet
+from lib.models.hrnet import HRNet, build_hrnet
 from lib.models.padded import PaddedBatchNorm2d, PaddedConv2d, pad_widths, widen
 
 PADDED = ("hrnet_w18_small_v2", "hrnet_w18", "hrnet_w30", "hrnet_w44")  # to multiples of 8
@@ -40,7 +41,7 @@ def assert_same_gradients(ours: nn.Module, plain: nn.Module) -> None:
         assert error < 1e-10 * size or max(error, size) < 1e-14 * largest, name
 
 
-@pytest.mark.parametrize("arch", sorted(set(ARCHS) - set(PADDED)))
+@pytest.mark.parametrize("arch", sorted(set(PUBLISHED) - set(PADDED)))
 def test_the_other_networks_have_no_width_to_pad(arch: str) -> None:
     with torch.device("meta"):
         network = build_hrnet(arch)

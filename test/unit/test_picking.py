@@ -198,7 +198,7 @@ def test_ways_that_other_settings_do_not_allow_are_left_out(
     assert run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 3, *batches).returncode == 0
     assert {task.compile_mode for task in tried} == {"no", "default"}
     done = run_script(SCRIPT, "TRAIN.ACCUM_STEPS", 5, *batches)
-    assert done.returncode == 2 and "5 parts are more than the 2 images" in done.stderr
+    assert done.returncode == 2 and "5 micro-batches are more than the 2 images" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from lib.config.load import load_config
 from lib.models.hrnet import build_hrnet
 from lib.models.padded import PaddedConv2d
-from lib.training.optimising import made_trainable, optimising_remarks
+from lib.training.optimising import make_trainable, optimising_remarks
 from lib.training.start import StartingPoint
 
 
@@ -26,6 +26,6 @@ def test_a_warm_up_that_takes_the_whole_run_is_said(warmup_epochs: str, is_said:
 @pytest.mark.parametrize("multiple", [1, 16])
 def test_widths_are_padded_as_the_configuration_says(multiple: int) -> None:
     config = load_config(None, ["TRAIN.WIDTH_MULTIPLE", str(multiple)])
-    network = made_trainable(build_hrnet("hrnet_w18_small_v1", 2), config, processes=None)
+    network = make_trainable(build_hrnet("hrnet_w18_small_v1", 2), config, processes=None)
     found = {m.multiple for m in network.modules() if isinstance(m, PaddedConv2d)}
     assert found == ({16} if multiple == 16 else set())
