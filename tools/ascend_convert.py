@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import _init_paths
 
-from lib.data.picture_files import one_line
 from lib.export.onnx_metadata import load_model
 from lib.runtime.cli import (
     EXIT_OK,
@@ -28,6 +27,7 @@ from lib.runtime.cli import (
     run_script,
     say,
 )
+from lib.runtime.text import one_line
 
 if TYPE_CHECKING:
     from lib.ascend.scripts import Conversion
@@ -86,8 +86,10 @@ def _precision(args: argparse.Namespace, recipe: Recipe) -> Finding:
         excess = excess_of(load_model(args.onnx), images)
     except Exception as error:  # ONNX Runtime's have no common base
         if args.pictures is not None:
-            raise ValueError(f"--pictures {args.pictures}: {one_line(error)}") from None
-        return Finding("precision", "not looked at", NOTE, one_line(error))
+            raise ValueError(
+                f"--pictures {args.pictures}: {one_line(error, with_type=True)}"
+            ) from None
+        return Finding("precision", "not looked at", NOTE, one_line(error, with_type=True))
     if excess:
         advice = (
             "it becomes infinite: take --precision_mode origin, or show with --pictures that true "

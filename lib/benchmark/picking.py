@@ -20,6 +20,7 @@ from lib.benchmark.network import Task, ours_network, ours_training, synthetic_b
 from lib.models.hrnet import find_spec
 from lib.runtime import device as devices
 from lib.runtime.precision import Precision
+from lib.runtime.text import one_line
 
 _WARMUP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 20
 _COMPARED_IMAGES = 32
@@ -105,7 +106,7 @@ def _measured(way: Task, *, budget_s: float) -> Outcome:
     try:
         times_s = _timed(ours_training(way), budget_s)
     except (RuntimeError, torch.OutOfMemoryError) as error:  # out of memory; no compiler
-        return Outcome(way, failure=" ".join(str(error).split())[:120] or type(error).__name__)
+        return Outcome(way, failure=one_line(error))
     speed = way.batch / statistics.median(times_s)
     return Outcome(way, speed, devices.peak_memory_mib(way.device))
 

@@ -11,7 +11,7 @@ import re
 import yaml
 
 from lib.runtime.checked import shown
-from lib.runtime.text import printable
+from lib.runtime.text import one_line, printable
 
 MAX_DEPTH = 20  # blocks within blocks; an experiment has five
 _MAX_VALUES = 5000  # with each alias counted as what it stands for
@@ -37,7 +37,7 @@ def read_yaml(text: str) -> object:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise NotYamlError(f"{place}{problem}") from None
     except yaml.YAMLError as error:  # a character that yaml has no place for
-        raise NotYamlError(" ".join(str(error).split())) from None
+        raise NotYamlError(one_line(error)) from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -12,7 +12,6 @@ from lib.runtime.text import printable, quoted, shorten
 POLICIES = ("skip", "fail")
 
 _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_MAX_REASON_LENGTH = 200
 
 
 class BadImage(NamedTuple):
@@ -28,12 +27,6 @@ BadImages = list[BadImage]
 def in_one_line(text: str) -> str:
     """Return a path as a field of a .tsv file: tab, newline and carriage return as escapes."""
     return text.translate(_ESCAPES)
-
-
-def describe_failure(error: Exception) -> str:
-    """One line that tells the kind of an error and its message."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    return message[:_MAX_REASON_LENGTH]
 
 
 def lost_classes_remark(images: ImageList, bad: Iterable[BadImage]) -> str:

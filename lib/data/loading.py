@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, default_collate
 
 from lib.config.recipe import Recipe
 from lib.data.augmenting import NO_EXTRAS, Extras
-from lib.data.bad_images import BadImage, describe_failure
+from lib.data.bad_images import BadImage
 from lib.data.decoding import PILLOW, Augmentation, train_reader
 from lib.data.image_list import ImageList
 from lib.data.rgb import IGNORE, open_rgb, warnings_named
@@ -32,6 +32,7 @@ from lib.data.transforms import PixelArray, eval_pixels
 from lib.data.watching import WatchedLoader, end_worker_that_loses_a_batch
 from lib.runtime.environment import check_num_workers, num_cores
 from lib.runtime.shortages import is_shortage
+from lib.runtime.text import one_line
 
 MAX_REPLACEMENTS = 10
 
@@ -139,7 +140,7 @@ def decode(
     except Exception as error:
         if is_shortage(error):
             raise
-        return BadImage(path, describe_failure(error))
+        return BadImage(path, one_line(error, with_type=True))
 
 
 class TrainImages(Dataset[Sample]):

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lib.config.recipe import Recipe
 from lib.data.rgb import open_rgb
 from lib.data.transforms import eval_pixels, normalize
-from lib.runtime.text import printable, quoted, shorten
+from lib.runtime.text import one_line, printable, quoted, shorten
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp")
 PICTURE_SUFFIXES = (
@@ -51,7 +51,6 @@ _PICTURE_STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8"),
     *(b"P4\n", b"P5\n", b"P6\n", b"\0\0\0\x0cjP  "),
 )
-_MAX_REASON_LENGTH = 200
 
 
 def is_picture(name: str) -> bool:
@@ -236,13 +235,8 @@ def network_input(path: Path, recipe: Recipe) -> npt.NDArray[np.float32]:
         return normalize(eval_pixels(image, recipe), recipe)
     except Exception as error:  # Pillow's answers to damaged files have no common base
         raise ValueError(
-            f"the picture {quoted(str(path))} can't be read: {one_line(error)}"
+            f"the picture {quoted(str(path))} can't be read: {one_line(error, with_type=True)}"
         ) from None
-
-
-def one_line(error: Exception) -> str:
-    """An exception's kind and text, short enough for a list of them."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_REASON_LENGTH]
 
 
 def picture_stem(name: str) -> str:

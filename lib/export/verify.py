@@ -16,6 +16,7 @@ from lib.config.recipe import Recipe
 from lib.data.picture_files import find_pictures, network_input
 from lib.export.graph import INPUT, OUTPUT
 from lib.export.options import DYNAMIC_CHECKS, ExportOptions
+from lib.runtime.text import one_line
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -129,7 +130,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no public base
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise ValueError(f"ONNX Runtime {onnxruntime.__version__} refuses it: {reason}") from None
 
 

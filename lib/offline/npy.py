@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from lib.runtime.text import printable
+from lib.runtime.text import one_line, printable
 
 _READERS = {
     (1, 0): npy_format.read_array_header_1_0,
@@ -52,7 +52,7 @@ def read_npy_header(file: BinaryIO, num_bytes: int) -> NpyHeader:
     except KeyError:
         raise ValueError(f"is of version {version} of .npy files: save plain numbers") from None
     except Exception as error:  # a damaged header makes Python's parser raise many kinds
-        reason = printable(" ".join(str(error).split()))[:120]
+        reason = one_line(error)
         raise ValueError(f"is no .npy file, or damaged ({reason})") from None
     if dtype.kind not in "fiu" or dtype.hasobject:
         raise ValueError(f"holds {printable(str(dtype))[:40]}, no array of numbers")

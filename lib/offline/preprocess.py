@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from lib.config.recipe import Recipe
-from lib.data.picture_files import LeftOut, Sources, find_sources, one_line
+from lib.data.picture_files import LeftOut, Sources, find_sources
 from lib.data.rgb import open_rgb
 from lib.data.transforms import center_crop, normalize, resize_short_side
 from lib.offline.ais_bench import (
@@ -38,7 +38,7 @@ from lib.runtime.environment import check_num_workers, num_cores
 from lib.runtime.files import write_atomically
 from lib.runtime.pool import run_in_processes
 from lib.runtime.signals import Check, deferred_signals
-from lib.runtime.text import shorten
+from lib.runtime.text import one_line, shorten
 
 MODEL = "hrnet"
 
@@ -234,7 +234,7 @@ def _prepare(tasks: Sequence[_Task], *, make: Make) -> list[_Outcome]:
             content = make(task.source).data
         except Exception as error:  # decoders raise many kinds; the reason is reported
             Path(task.target).unlink(missing_ok=True)  # of an earlier, readable picture
-            outcomes.append(_Outcome(task.stem, reason=one_line(error)))
+            outcomes.append(_Outcome(task.stem, reason=one_line(error, with_type=True)))
         else:
             write_atomically(content, task.target, durable=False)
             os.chmod(task.target, FILE_MODE)

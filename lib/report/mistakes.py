@@ -18,6 +18,7 @@ from lib.report.images import data_uri
 from lib.report.run_files import RunFiles
 from lib.runtime.files import is_url
 from lib.runtime.run_folder import CONFIG
+from lib.runtime.text import one_line
 
 NUM_SHOWN = 24
 _NO_ANSWER = "no class: NaN or infinite outputs"
@@ -140,4 +141,4 @@ def _thumbnail(pictures: Pictures | None, place: int, path: str) -> tuple[str, s
         return pictures.thumbnail(place, path), ""
     # Moved, damaged since, a server that is down: the page says so and has all the rest.
     except Exception as error:
-        return "", " ".join(f"{type(error).__name__}: {error}".split())
+        return "", one_line(error, with_type=True)

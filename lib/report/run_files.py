@@ -12,6 +12,7 @@ from lib.report.log import read_records
 from lib.report.plots.points import Record
 from lib.runtime import run_folder
 from lib.runtime.checked import COUNT, read_json
+from lib.runtime.text import one_line
 
 # What a report needs of a result.json, of a run that has ended.
 _RESULT = {
@@ -98,7 +99,7 @@ def _kept(folder: Path, best_epoch: int | None) -> tuple[SavedPredictions | None
     try:
         kept = read_predictions(path)
     except ValueError as error:  # they can be made again
-        return None, " ".join(str(error).split())
+        return None, one_line(error)
     if kept.epoch != best_epoch:  # a full disk, say, let the weights through and not these
         return None, f"{path.name} is not of the best weights"
     return kept, ""

@@ -12,6 +12,7 @@ from typing import TextIO
 _REORDERING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 _MAX_NAMES_SHOWN = 5
+_MAX_LINE = 300
 _WORD = re.compile(r"\s*\S+\s*")  # with the blanks around it
 _CONTINUED = "    "  # in front of a line that goes on
 
@@ -39,6 +40,13 @@ def _shown(character: str) -> str:
 def quoted(name: str) -> str:
     """Return a name in quotes, so that blanks at its ends can be seen."""
     return f"'{printable(name)}'"
+
+
+def one_line(error: BaseException, *, with_type: bool = False) -> str:
+    """Return an exception's message, or its type where it has none, on one short line."""
+    name, message = type(error).__name__, printable(" ".join(str(error).split()))
+    line = f"{name}: {message}" if with_type and message else message or name
+    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]} ..."
 
 
 def shorten(names: Sequence[str], *, form: Callable[[str], str] = quoted) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from lib.config.yaml_text import read_yaml
 from lib.models.weights.torch_file import read_torch_file
 from lib.runtime.checked import COUNT, checked
 from lib.runtime.device import rng_state, set_rng_state
-from lib.runtime.text import printable
+from lib.runtime.text import one_line, printable
 
 FORMAT = 1
 
@@ -190,7 +189,7 @@ def put_back(what: str, path: Path | None) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, LookupError, RuntimeError, AttributeError) as error:
-        reason = textwrap.shorten(printable(" ".join(str(error).split())), 160, placeholder=" ...")
+        reason = one_line(error)
         raise ValueError(
             f"{printable(str(path))} is damaged: its {what} cannot be put back "
             f"({type(error).__name__}: {reason}); {_INSTEAD}"

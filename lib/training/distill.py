@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
 from lib.models.weights.load import load_weights, not_finite, read_weights
 from lib.runtime.files import sha256_of
-from lib.runtime.text import printable
+from lib.runtime.text import one_line, printable
 from lib.training.losses import Distillation, Teacher
 
 TIMM = "timm/"
@@ -120,7 +120,7 @@ def _try(network: nn.Module, arch: str, *, num_classes: int, image_size: int) ->
         try:
             shape = tuple(network(torch.zeros(1, 3, image_size, image_size)).shape)
         except Exception as error:  # a network of any kind may raise anything
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise ValueError(
                 f"DISTILL.ARCH {arch} does not take pictures of {image_size} x {image_size} "
                 f"(MODEL.IMAGE_SIZE): {reason}"

@@ -10,6 +10,7 @@ from lib.report.page import write_report
 from lib.report.plots.confusion import save_confusion
 from lib.report.run_files import read_run
 from lib.runtime import run_folder
+from lib.runtime.text import one_line
 from lib.training.build import TrainingSetup
 from lib.training.run_console import RunConsole
 from lib.training.run_writer import RunWriter
@@ -52,7 +53,7 @@ def write_run_report(setup: TrainingSetup, request: TrainRequest, console: RunCo
         path = write_report(run, pictures)
     # All that it is made of is in the run folder, and can be made a page again.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error, with_type=True)
         console.say(
             f"[Warning] {run_folder.REPORT} could not be made ({reason}); nothing else is "
             f"missing: python tools/report.py {folder} makes it"

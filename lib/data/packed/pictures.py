@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from lib.data.bad_images import describe_failure
 from lib.data.picture_files import JPEG_SUFFIXES
 from lib.data.rgb import open_rgb, warnings_named
 from lib.data.transforms import resize_short_side
+from lib.runtime.text import one_line
 
 _JPEG = "jpg"
 _MAX_STEM = 60  # of the characters that a tar header has for a name
@@ -77,7 +77,7 @@ def _prepared(picture: Picture, resize: int | None, quality: int, orientation: s
         return Packed(picture, _as_jpeg(resize_short_side(image, resize), quality), _JPEG)
     # Damaged files make Pillow raise nearly anything. Each case is reported.
     except Exception as error:
-        return Packed(picture, b"", "", describe_failure(error))
+        return Packed(picture, b"", "", one_line(error, with_type=True))
 
 
 def _as_jpeg(image: Image.Image, quality: int) -> bytes:

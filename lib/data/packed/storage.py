@@ -18,7 +18,7 @@ from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from lib.runtime.files import is_url
-from lib.runtime.text import printable
+from lib.runtime.text import one_line, printable
 
 _MAX_OPEN_FILES = 256
 _TIMEOUT_S = 60.0
@@ -230,7 +230,7 @@ class HttpStore:
                     return content, response.headers.get("Content-Range", "")
             except (OSError, http.client.HTTPException) as error:
                 self._connection = None
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                reason = one_line(error, with_type=True)
                 continue
             self._connection = None  # what else it sends isn't read: it may be a whole shard
             reason = f"the server answers {response.status} {response.reason}"

@@ -19,6 +19,7 @@ from lib.export.quantize.pictures import calibration_pictures, comparison_pictur
 from lib.runtime.cli import PartlyFailed
 from lib.runtime.files import check_outputs, scratch_beside
 from lib.runtime.signals import signals_as_exceptions
+from lib.runtime.text import one_line
 
 _NUM_RANGE_PICTURES = 8  # a model that overflows float16 does so on nearly any picture
 
@@ -98,7 +99,7 @@ def _check_onnx(aside: Path, target: Path) -> None:
     try:
         onnx.checker.check_model(str(aside), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise PartlyFailed(f"{target} is not written: ONNX's checker says: {reason}") from None
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lib.config.recipe import Recipe
 from lib.export.onnx_metadata import RECIPE_KEY, parse_recipe
+from lib.runtime.text import one_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -108,11 +109,6 @@ def load(
         return import_onnxruntime().InferenceSession(path, options, providers=list(providers))
     except Exception as error:  # its errors have no common base of their own
         raise ValueError(f"{path} cannot be loaded: {one_line(error)}") from None
-
-
-def one_line(error: Exception) -> str:
-    """Return the beginning of an error's text, as one line."""
-    return " ".join(str(error).split())[:300]
 
 
 def describe(

@@ -17,9 +17,9 @@ from lib.offline.infer.model import (
     describe,
     import_onnxruntime,
     load,
-    one_line,
 )
 from lib.offline.infer.openvino_session import OpenVinoSession
+from lib.runtime.text import one_line
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")  # what a model's float32 is computed in

@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lib.config.recipe import Recipe
-from lib.data.picture_files import one_line
 from lib.data.rgb import open_rgb
 from lib.data.transforms import eval_pixels, normalize
 from lib.offline.infer.inputs import Sample
 from lib.offline.infer.model import Array, ModelDescription, TensorSpec
 from lib.offline.npy import NpyHeader, read_npy_header
 from lib.offline.preprocess_record import RECORD, sum_of
-from lib.runtime.text import printable
+from lib.runtime.text import one_line, printable
 
 PURE_INFER_NAME = "pure_infer_data"
 PURE_DATA_TYPES = ("zero", "random")
@@ -187,7 +186,7 @@ class Pictures:
                 image = open_rgb(sample.files[0], orientation=self._recipe.orientation)
                 pixels = eval_pixels(image, self._recipe)
             except Exception as error:  # Pillow's plug-ins raise nearly anything
-                failures.append(f"{sample.files[0]}: {one_line(error)}")
+                failures.append(f"{sample.files[0]}: {one_line(error, with_type=True)}")
                 continue
             batch[len(good)] = normalize(pixels, self._recipe)
             good.append(sample)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from yacs.config import CfgNode
 
-from lib.data.bad_images import BadImage, BadImageLedger, describe_failure, lost_classes_remark
+from lib.data.bad_images import BadImage, BadImageLedger, lost_classes_remark
 from lib.data.image_list import ImageList
 from lib.data.rgb import EXIF, read_head
-from lib.runtime.text import counted, printable, quoted
+from lib.runtime.text import counted, one_line, printable, quoted
 
 _MUCH_LARGER, _NUM_NAMED = 5, 3
 
@@ -29,7 +29,7 @@ class _Heads:
         try:
             head = read_head(path)
         except Exception as error:  # damaged files make Pillow raise nearly anything
-            self.bad[path] = BadImage(path, describe_failure(error))
+            self.bad[path] = BadImage(path, one_line(error, with_type=True))
             return
         self.num_turned += head.is_turned
         self.num_transparent += head.has_transparency
