@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import _init_paths  # noqa: F401  puts the repository on sys.path
 
-from lib.offline.compare import compare_folders, report_lines
 from lib.offline.element_type import ELEMENT_TYPES
+from lib.offline.prediction_diff import diff_folders, report_lines
 from lib.runtime.cli import EXIT_OK, ArgumentParser, PartlyFailed, run_script, say
 
 
@@ -27,21 +28,21 @@ def main() -> int:
     args = parser.parse_args()
     if args.tolerance is not None and not args.tolerance >= 0:
         raise ValueError(f"--tolerance {args.tolerance}: a number >= 0 is needed")
-    comparison = compare_folders(
+    diff = diff_folders(
         args.folder_a, args.folder_b, dtype_a=args.dtype_a or "", dtype_b=args.dtype_b or ""
     )
     if args.json:
-        say(*json.dumps(comparison.as_dict(), indent=2).split("\n"))
+        say(*json.dumps(asdict(diff), indent=2).split("\n"))
     else:
-        say(*report_lines(comparison))
-    if not comparison.is_complete:
+        say(*report_lines(diff))
+    if not diff.is_complete:
         raise PartlyFailed(
-            f"{len(comparison.only_in_a)} files are only in A, {len(comparison.only_in_b)} only in "
-            f"B, {len(comparison.broken)} can't be compared"
+            f"{len(diff.only_in_a)} files are only in A, {len(diff.only_in_b)} only in "
+            f"B, {len(diff.broken)} can't be compared"
         )
-    if args.tolerance is not None and comparison.largest_difference > args.tolerance:
+    if args.tolerance is not None and diff.largest_difference > args.tolerance:
         raise PartlyFailed(
-            f"the largest logit difference, {comparison.largest_difference:.3e}, is above "
+            f"the largest logit difference, {diff.largest_difference:.3e}, is above "
             f"--tolerance {args.tolerance}"
         )
     return EXIT_OK

@@ -19,7 +19,7 @@ class Copies:
     differing: Mapping[str, str]  # a file, and the first of that name, which it should equal
 
 
-def set_copies_aside(folder: Path, names: Sequence[str]) -> Copies:
+def without_copies(folder: Path, names: Sequence[str]) -> Copies:
     """Take files of one name in several device folders for one, where their bytes are equal."""
     first_of: dict[str, str] = {}
     num_copies = 0

@@ -37,10 +37,9 @@ def stem_of(name: str) -> str:
 
 
 def prediction_names(folder: Path) -> list[str]:
-    """Paths of the prediction files relative to `folder`, sorted; its device folders included.
+    """Return the prediction files relative to `folder`, sorted; device folders are included.
 
-    Raises:
-        FileNotFoundError: there is no such folder.
+    Raises FileNotFoundError where there is no such folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder of predictions: {folder}")
@@ -54,17 +53,10 @@ def prediction_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def list_predictions(folder: Path) -> list[Path]:
-    """The prediction files in `folder`, sorted; see `prediction_names`."""
-    return [folder / name for name in prediction_names(folder)]
-
-
 def read_whole(path: str | Path) -> bytes:
-    """A regular file's content; tens of thousands are read, and `open` takes twice as long.
+    """Return a regular file's content; tens of thousands are read, and `open` takes twice as long.
 
-    Raises:
-        OSError: it can't be read.
-        ValueError: it is a pipe or a device, which may have no end, or larger than any prediction.
+    Raises OSError, and ValueError for a pipe or device, which may have no end, or a huge file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -82,26 +74,11 @@ def read_whole(path: str | Path) -> bytes:
         os.close(descriptor)
 
 
-def read_prediction(path: Path) -> npt.NDArray[np.float32]:
-    """All values of a file, float32, in one dimension.
-
-    Raises:
-        OSError: there is no such file, or it can't be read.
-        ValueError: an unknown ending; an empty file; one that is cut short or holds no numbers.
-    """
-    return parse_prediction(read_whole(path), path.name).astype(np.float32, copy=False)
-
-
 def parse_prediction(data: bytes, name: str, dtype: str = "float32") -> npt.NDArray[np.floating]:
-    """The values in a file's content, in one dimension: float64 from text and wider elements.
+    """Return the values in a file's content, flat: float64 from text and wider elements.
 
-    Args:
-        data: the content.
-        name: of the file; its ending tells the format.
-        dtype: of the elements of .bin files, little-endian.
-
-    Raises:
-        ValueError: as `read_prediction`.
+    The ending of `name` tells the format; `dtype` is that of .bin files, little-endian. Raises
+    ValueError for an unknown ending, and a file that is empty, cut short or holds no numbers.
     """
     shown = printable(name)
     if not name.endswith(ENDINGS):
@@ -156,22 +133,13 @@ def _parse_numpy(data: bytes, name: str) -> npt.NDArray[np.floating]:
 
 
 def write_prediction(values: npt.ArrayLike, path_without_suffix: str | Path, outfmt: str) -> Path:
-    """Write one output of one picture as ais_bench does; return the file's path.
+    """Write one output of one picture as float32, in one of FORMATS; return the file's path.
 
-    Args:
-        values: of any shape; written as float32.
-        path_without_suffix: `<folder>/<stem>_<output index>`; it may have dots.
-        outfmt: BIN, NPY or TXT, in capitals or not.
-
-    Raises:
-        ValueError: an unknown format.
-        OSError: it can't be written; nothing is left behind.
+    `path_without_suffix` is `<folder>/<stem>_<output index>`, and may have dots.
     """
-    if outfmt.upper() not in FORMATS:
-        raise ValueError(f"output format {outfmt!r}: use one of {', '.join(FORMATS)}")
     array = np.ascontiguousarray(values, "<f4")
     path = Path(f"{path_without_suffix}.{outfmt.lower()}")
-    write_atomically(_encoded(array, outfmt.upper()), path, durable=False)
+    write_atomically(_encoded(array, outfmt), path, durable=False)
     return path
 
 

@@ -67,16 +67,10 @@ UNREADABLE = "that can't be read or are no regular files"
 
 
 def find_form(folder: Path, names: Sequence[str], *, num_classes: int, known: FileForm) -> FileForm:
-    """What most of the files hold, judged by some of them; 0 outputs where none of these is whole.
+    """Return the form of most files, found from some; 0 outputs where none of these is whole.
 
-    Args:
-        folder: where the files are.
-        names: their paths in it.
-        num_classes: that the labels have; a .bin file has no fewer outputs.
-        known: what needs no judging.
-
-    Raises:
-        ValueError: .bin files may be of more than one element type.
+    A .bin file has at least `num_classes` outputs; what is `known` is taken. Raises ValueError
+    where .bin files may be of more than one element type.
     """
     step = max(1, len(names) // _NUM_SAMPLED)
     contents = {}
@@ -123,17 +117,10 @@ def rank_files(
     """Read all files and rank the right outputs.
 
     An output that shares its score comes behind the others that have it: who can't tell outputs
-    apart isn't right by their order. A target outside the outputs comes last.
+    apart isn't right by their order. A target outside the outputs comes last. Files of another
+    form are broken. `num_workers` counts processes; None: as it pays.
 
-    Args:
-        folder: where the files are.
-        names: their paths in it.
-        targets: the right output for each, int64.
-        form: what each file should hold; others are broken.
-        num_workers: processes; None: as it pays.
-
-    Raises:
-        PartlyFailed: a process was killed.
+    Raises PartlyFailed where a process was killed.
     """
     if num_workers is None:
         num_workers = min(num_cores(), len(names) // _FILES_WORTH_A_PROCESS)
@@ -160,13 +147,12 @@ def _rank_job(job: RankJob) -> Ranks:
 
 def _joined(parts: Sequence[Ranks]) -> Ranks:
     none = np.zeros(0, np.int64)
-    return Ranks(
-        np.concatenate([none, *(part.positions for part in parts)]),
-        np.concatenate([none, *(part.ranks for part in parts)]),
-        np.concatenate([none, *(part.best for part in parts)]),
-        np.concatenate([none, *(part.num_first for part in parts)]),
-        tuple(sorted(broken for part in parts for broken in part.broken)),
+    positions, ranks, best, num_first = (
+        np.concatenate([none, *(getattr(part, name) for part in parts)])
+        for name in ("positions", "ranks", "best", "num_first")
     )
+    broken = tuple(sorted(broken for part in parts for broken in part.broken))
+    return Ranks(positions, ranks, best, num_first, broken)
 
 
 def _rank_batch(job: RankJob, start: int) -> Ranks:

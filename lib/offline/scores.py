@@ -18,7 +18,7 @@ import numpy as np
 from lib.data.label_file import LABEL_FORM, read_label_lines
 from lib.data.picture_files import picture_stem
 from lib.metrics.confusion import ConfusionCounts
-from lib.offline.copies import Copies, set_copies_aside
+from lib.offline.copies import Copies, without_copies
 from lib.offline.element_type import USUAL
 from lib.offline.label_order import better_label_order, could_not_tell
 from lib.offline.prediction_files import prediction_names, stem_of
@@ -118,24 +118,18 @@ def score_folder(
 
     With 1001 outputs the labels are one higher. What several devices computed alike counts once.
     What is wrong with single predictions is told in `problems`, and these are left out.
+    `known` is what is given of the files' form; `num_workers` counts the processes that read, None:
+    as it pays.
 
-    Args:
-        folder: holds `<stem>_<output index>.txt`, `.bin` or `.npy`, or device folders of them.
-        label_file: lines `<file> <class number, from 0>`.
-        known: of the files' number of outputs and element type what needs no judging.
-        num_workers: processes that read; None: as it pays.
-
-    Raises:
-        FileNotFoundError: no such folder or file, or no predictions.
-        ValueError: a mistake in the label file, labels that the outputs can't hold, or .bin files
-            of which the element type can't be told.
-        PartlyFailed: a process was killed.
+    Raises FileNotFoundError where the folder or the file is missing, or has nothing; ValueError for
+    a mistake in the label file, labels that the outputs can't hold, or .bin files of an unclear
+    element type; PartlyFailed where a process was killed.
     """
     label_by_stem = read_labels(label_file)
     all_names = prediction_names(folder)
     if not all_names:
         raise FileNotFoundError(f"{folder} holds no predictions (*_0.txt, *_0.bin or *_0.npy)")
-    copies = set_copies_aside(folder, all_names)
+    copies = without_copies(folder, all_names)
     name_by_stem, problems = _matched(copies, label_by_stem)
     names = list(name_by_stem.values())
     labels = np.array([label_by_stem[stem] for stem in name_by_stem], np.int64)
@@ -184,11 +178,9 @@ def _advice(labels: Indices, outputs: Indices, *, num_outputs: int, offset: int)
 
 
 def read_labels(label_file: Path) -> dict[str, int]:
-    """The class number of each picture, by stem.
+    """Return the class number of each picture, by stem.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line of another form, a second label of a picture, or no line at all.
+    Raises FileNotFoundError, and ValueError for a line of another form or a second label.
     """
     labels: dict[str, int] = {}
     for line in read_label_lines(label_file):
@@ -257,9 +249,7 @@ class ScoreFiles:
 def write_scores(scores: Scores, files: ScoreFiles) -> str:
     """Write the result, and the table and picture asked for; return a line for the reader.
 
-    Raises:
-        ValueError: a picture is asked for and what draws it isn't installed.
-        OSError: a file can't be written.
+    Raises OSError, and ValueError where what draws the picture isn't installed.
     """
     if files.confusion is not None:
         _draw_confusion(scores, files.confusion)

@@ -10,7 +10,7 @@ from conftest import Done, RunScript
 from onnx import TensorProto, helper, numpy_helper
 
 from lib.config.recipe import Recipe
-from lib.offline.prediction_files import read_prediction
+from lib.offline.prediction_files import parse_prediction, read_whole
 
 INFER = "tools/onnx_infer.py"
 SIZE, NUM_CLASSES = 8, 5
@@ -87,7 +87,10 @@ def say_how(model: Path, bins: Path, **recipe: object) -> None:
 
 def results(folder: Path) -> dict[str, np.ndarray]:
     """The predictions of a folder by file name."""
-    return {path.name: read_prediction(path) for path in sorted(folder.iterdir())}
+    return {
+        path.name: parse_prediction(read_whole(path), path.name)
+        for path in sorted(folder.iterdir())
+    }
 
 
 def summary_of(folder: Path) -> dict:

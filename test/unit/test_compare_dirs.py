@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.offline.compare import compare_folders
+from lib.offline.prediction_diff import diff_folders
 from lib.offline.prediction_files import write_prediction
 
 COMPARE = "tools/compare_dirs.py"
@@ -39,15 +39,15 @@ def test_figures_agree_with_numpy(folders):
         np.stack([np.fromfile(folder / f"img.{i}_0.bin", np.float32) for i in range(6)])
         for folder in folders
     )
-    comparison = compare_folders(*folders)
+    diff = diff_folders(*folders)
     difference = np.abs(a.astype(np.float64) - b)
-    assert comparison.num_compared == 6
-    assert comparison.largest_difference == difference.max()
-    assert comparison.largest_name == f"img.{difference.max(1).argmax()}"
-    assert comparison.mean_difference == pytest.approx(difference.mean())
+    assert diff.num_compared == 6
+    assert diff.largest_difference == difference.max()
+    assert diff.largest_name == f"img.{difference.max(1).argmax()}"
+    assert diff.mean_difference == pytest.approx(difference.mean())
     spread = np.float64(a.max()) - np.float64(a.min())
-    assert comparison.largest_relative == pytest.approx(difference.max() / spread)
-    (flip,) = comparison.flips
+    assert diff.largest_relative == pytest.approx(difference.max() / spread)
+    (flip,) = diff.flips
     assert (flip.name, flip.class_a, flip.class_b) == ("img.4", a[4].argmax(), b[4].argmax())
     assert flip.margin == pytest.approx(np.diff(np.sort(a[4])[-2:]).item())
 
@@ -102,8 +102,8 @@ def test_what_cannot_be_compared_is_named(folders, run_script):
 
 def test_json_has_every_figure_and_name(folders, run_script):
     content = json.loads(run_script(COMPARE, *folders, "--json").stdout)
-    comparison = compare_folders(*folders)
-    assert content["largest_difference"] == comparison.largest_difference
+    diff = diff_folders(*folders)
+    assert content["largest_difference"] == diff.largest_difference
     assert content["flips"][0]["name"] == "img.4"
     assert set(content) == {
         "num_compared",

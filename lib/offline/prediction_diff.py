@@ -1,15 +1,15 @@
-"""Hold two folders of predictions against each other: an .om's beside ONNX Runtime's, say."""
+"""Differences between two folders of predictions, such as an .om's and ONNX Runtime's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lib.offline.copies import set_copies_aside
+from lib.offline.copies import without_copies
 from lib.offline.element_type import USUAL
 from lib.offline.prediction_files import parse_prediction, prediction_names, read_whole, stem_of
 from lib.offline.ranking import FileForm, find_form
@@ -30,8 +30,8 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How two folders differ. Differences are absolute ones of single outputs, over all pairs."""
+class PredictionDiff:
+    """Absolute differences of single outputs, over all pairs of files."""
 
     num_compared: int
     largest_difference: float
@@ -50,10 +50,6 @@ class Comparison:
         """True where every file has its partner and every pair could be compared."""
         return not (self.only_in_a or self.only_in_b or self.broken)
 
-    def as_dict(self) -> dict[str, object]:
-        """Return plain types for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class _Side:
@@ -61,16 +57,16 @@ class _Side:
 
     paths: Mapping[str, Path]  # by stem
     dtype: str  # of .bin files
-    differing: tuple[str, ...]  # that its devices disagree on, as `Comparison.broken` has them
+    differing: Mapping[str, str]  # what its devices disagree on, by stem
 
     def read(self, name: str) -> Values:
         path = self.paths[name]
         return parse_prediction(read_whole(path), path.name, self.dtype).astype(np.float64)
 
 
-def compare_folders(
+def diff_folders(
     folder_a: Path, folder_b: Path, *, dtype_a: str = "", dtype_b: str = ""
-) -> Comparison:
+) -> PredictionDiff:
     """Compare the predictions of two folders, in pairs of one stem, whatever their formats.
 
     What several devices computed alike counts once. `dtype_a` and `dtype_b` are the element types
@@ -84,10 +80,9 @@ def compare_folders(
     for name in a.paths:
         if name in b.paths:
             sums.add(name, a, b)
-    in_doubt = (*a.differing, *b.differing)
-    doubtful = {stem_of(text.partition(" beside ")[0]) for text in in_doubt}
+    doubtful = {*a.differing, *b.differing}
     spread = sums.highest - sums.lowest
-    return Comparison(
+    return PredictionDiff(
         num_compared=sums.num_compared,
         largest_difference=sums.largest,
         largest_relative=sums.largest / spread if spread > 0 else 0.0,
@@ -96,7 +91,7 @@ def compare_folders(
         flips=tuple(sums.flips),
         only_in_a=tuple(name for name in a.paths if name not in {*b.paths, *doubtful}),
         only_in_b=tuple(name for name in b.paths if name not in {*a.paths, *doubtful}),
-        broken=(*in_doubt, *sums.broken),
+        broken=(*a.differing.values(), *b.differing.values(), *sums.broken),
         dtype_a=a.dtype,
         dtype_b=b.dtype,
     )
@@ -139,8 +134,7 @@ class _Sums:
 
 
 def _side(folder: Path, dtype: str, option: str) -> _Side:
-    """Return the predictions of a folder by stem."""
-    copies = set_copies_aside(folder, prediction_names(folder))
+    copies = without_copies(folder, prediction_names(folder))
     paths: dict[str, Path] = {}
     for name in copies.names:
         path = folder / name
@@ -153,43 +147,44 @@ def _side(folder: Path, dtype: str, option: str) -> _Side:
         form = find_form(folder, copies.names, num_classes=1, known=FileForm(dtype=dtype))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}: give the element type with {option}") from None
-    differing = [
-        f"{name} beside {first}: two devices disagree" for name, first in copies.differing.items()
-    ]
-    return _Side(paths, form.dtype, tuple(differing))
+    differing = {
+        stem_of(name): f"{name} beside {first}: two devices disagree"
+        for name, first in copies.differing.items()
+    }
+    return _Side(paths, form.dtype, differing)
 
 
-def report_lines(comparison: Comparison) -> list[str]:
-    """Return the comparison for people; of long lists the first names."""
-    lines = [f"{comparison.num_compared} predictions compared"]
-    for side, dtype in (("A", comparison.dtype_a), ("B", comparison.dtype_b)):
+def report_lines(diff: PredictionDiff) -> list[str]:
+    """Return the differences for people; of long lists the first names."""
+    lines = [f"{diff.num_compared} predictions compared"]
+    for side, dtype in (("A", diff.dtype_a), ("B", diff.dtype_b)):
         if dtype != USUAL:
             lines.append(f"{side}'s .bin files read as {dtype}")
-    if comparison.largest_name is not None:
+    if diff.largest_name is not None:
         lines += [
-            f"largest logit difference: {comparison.largest_difference:.3e} in "
-            f"{comparison.largest_name} ({comparison.largest_relative:.3e} of the logits' range)",
-            f"mean logit difference: {comparison.mean_difference:.3e}",
-            f"top-1 flips: {len(comparison.flips)}",
+            f"largest logit difference: {diff.largest_difference:.3e} in "
+            f"{diff.largest_name} ({diff.largest_relative:.3e} of the logits' range)",
+            f"mean logit difference: {diff.mean_difference:.3e}",
+            f"top-1 flips: {len(diff.flips)}",
         ]
     lines += _some(
         [
             f"{flip.name}: class {flip.class_a} in A, {flip.class_b} in B "
             f"(margin in A {flip.margin:.3e})"
-            for flip in comparison.flips
+            for flip in diff.flips
         ]
     )
     for title, names in (
-        ("only in A", comparison.only_in_a),
-        ("only in B", comparison.only_in_b),
-        ("not comparable", comparison.broken),
+        ("only in A", diff.only_in_a),
+        ("only in B", diff.only_in_b),
+        ("not comparable", diff.broken),
     ):
         if names:
             lines += [f"{title}: {len(names)}", *_some(names)]
     return lines
 
 
-def _some(names: list[str] | tuple[str, ...]) -> list[str]:
+def _some(names: Sequence[str]) -> list[str]:
     shown = [f"  {name}" for name in names[:_NUM_NAMED]]
     more = len(names) - len(shown)
     return [*shown, f"  and {more} more: --json names all"] if more else shown
