@@ -18,6 +18,7 @@ from types import ModuleType
 
 import torch
 
+from lib.runtime.cli import needing
 from lib.runtime.environment import installed_version
 
 Work = Callable[[], object]
@@ -134,11 +135,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def peer_module(name: str) -> ModuleType:
     """Return a module that only a comparison needs. Raises ValueError where it is missing."""
-    try:
+    with needing(f"pip install {name.partition('.')[0]}, to compare with"):
         return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise ValueError(f"{package}, to compare with: {error}; pip install {package}") from None
 
 
 def machine(num_cores: int) -> str:

@@ -21,6 +21,7 @@ from torch import nn
 
 from lib.config.recipe import IMAGENET_MEAN
 from lib.data.transforms import PixelArray
+from lib.runtime.cli import needing
 
 NO, RANDAUGMENT, TRIVIALAUGMENT = "no", "randaugment", "trivialaugment"
 # The normalisation makes this all but zero.
@@ -101,10 +102,8 @@ def _torch_seeded(seed: int) -> Iterator[None]:
 
 
 def _torchvision_transforms() -> ModuleType:
-    try:
+    with needing(
+        "AUG.AUTO and AUG.ERASE need the torchvision that fits this torch (python tools/doctor.py "
+        "names it): install it, or set them to no and 0"
+    ):
         return importlib.import_module("torchvision.transforms.v2")
-    except ImportError as error:
-        raise ValueError(
-            f"AUG.AUTO and AUG.ERASE need torchvision ({error}): install the one that fits this "
-            "torch (python tools/doctor.py names it), or set them to no and 0"
-        ) from None

@@ -37,7 +37,7 @@ from lib.runtime import device as devices
 from lib.runtime import run_folder
 from lib.runtime.console import Console
 from lib.runtime.distributed import Processes
-from lib.runtime.files import check_outputs
+from lib.runtime.files import check_outputs, write_json
 from lib.runtime.text import counted
 
 RELIABILITY = "reliability.png"
@@ -77,7 +77,6 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
     """
     began_s, is_main = time.monotonic(), processes.ranks.is_main
     if is_main:
-        request.folder.mkdir(parents=True, exist_ok=True)
     console = Console(is_main)
     resolved = resolve(request.weights, cfg=request.cfg, overrides=request.overrides)
     config, file = resolved.config, resolved.file
@@ -121,11 +120,11 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
     if is_main:
         measured = [measure(stats.predictions) for measure in measures if stats.predictions]
         report = _report(resolved, request, forward_pass, stats=stats, num_bad=num_bad)
-        report |= {"duration_s": round(time.monotonic() - began_s, 1)}
-        report |= {"recipe": resolved.recipe.as_json()}
+        duration_s = round(time.monotonic() - began_s, 1)
+        report |= {"duration_s": duration_s, "recipe": resolved.recipe.as_json()}
         for extra in (input_choices(config), found.record, *(extra.record for extra in measured)):
             report |= extra
-        log.write_json(report, request.folder / run_folder.RESULT)
+        write_json(report, request.folder / run_folder.RESULT)
         lines = [extra.line for extra in measured]
         _say_figures(console, request, stats, paths=images.paths, lines=lines)
         _write_details(console, request, stats, images)

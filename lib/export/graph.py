@@ -22,6 +22,7 @@ from lib.export.onnx_metadata import (
     opset_of,
 )
 from lib.export.options import ATC, ExportOptions
+from lib.runtime.cli import needing
 
 INPUT, OUTPUT, BATCH_AXIS = "image", "class", "batch"
 
@@ -120,10 +121,8 @@ def _upsampling_factor(node: NodeProto, constants: dict[str, TensorProto]) -> in
 
 def simplify(model: ModelProto) -> ModelProto:
     """Return the model as onnxslim simplifies it. Raises ValueError where that is missing."""
-    try:
+    with needing("pip install onnxslim, for --simplify"):
         import onnxslim
-    except ModuleNotFoundError:
-        raise ValueError("--simplify needs onnxslim: pip install onnxslim") from None
     return onnxslim.slim(model)
 
 

@@ -8,6 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from lib.runtime.cli import needing
+
 PUBLISHED_IMAGE_SIZE = 224
 PUBLISHED_NUM_CLASSES = 1000
 _NOT_PUBLISHED = "-"
@@ -93,10 +95,8 @@ def measure_model(name: str, model: nn.Module, *, image_size: int) -> ModelInfo:
 def _count_work(model: nn.Module, image: torch.Tensor) -> tuple[int, int]:
     with warnings.catch_warnings():  # fvcore traces, and torch calls tracing deprecated
         warnings.simplefilter("ignore")
-        try:
+        with needing("pip install fvcore"):
             from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-        except ModuleNotFoundError as error:
-            raise ValueError(f"counting needs {error.name}: pip install fvcore") from None
         totals = []
         for analysis in (FlopCountAnalysis(model, image), ActivationCountAnalysis(model, image)):
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -23,6 +23,7 @@ from lib.offline.element_type import USUAL
 from lib.offline.label_order import better_label_order, could_not_tell
 from lib.offline.prediction_files import prediction_names, stem_of
 from lib.offline.ranking import FileForm, Indices, find_form, rank_files
+from lib.runtime.cli import needing
 from lib.runtime.files import write_atomically
 from lib.runtime.text import look_alikes, printable, quoted, shorten
 
@@ -301,14 +302,9 @@ def confusion_of(scores: Scores) -> ConfusionCounts:
 
 
 def _draw_confusion(scores: Scores, path: Path) -> None:
-    try:
-        from lib.report.plots.confusion import (
-            save_confusion,  # here: no other offline step needs what it imports
-        )
-    except ImportError as error:
-        raise ValueError(
-            f"the confusion matrix can't be drawn: {error}; install that, or leave the picture out"
-        ) from None
+    with needing("the confusion matrix can't be drawn without; install it, or leave that out"):
+        # Here: no other offline step needs what it imports.
+        from lib.report.plots.confusion import save_confusion
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [str(label) for label in range(scores.num_outputs)]
     save_confusion(confusion_of(scores), names, path)

@@ -7,7 +7,6 @@ Figures are rounded once, here, so that the console, metrics.jsonl and result.js
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,9 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from lib.metrics.stats import EpochStats, EvalStats, IntervalStats
-from lib.runtime import files
 from lib.runtime.checked import COUNT, read_json_lines
 from lib.runtime.console import _CLOSE_TIMEOUT_S
-from lib.runtime.files import append_lines, write_atomically
+from lib.runtime.files import append_lines, finite, write_atomically
 from lib.runtime.text import shorten
 
 # The lines of metrics.jsonl. Null stands for a figure that is not finite.
@@ -168,7 +166,7 @@ class RunRecords:
 
     def write(self, record: Mapping[str, object], global_step: int) -> None:
         """Append one line, and its numbers to TensorBoard under the record's kind."""
-        append_lines(f"{json.dumps(_finite(record))}\n".encode(), self.path)
+        append_lines(f"{json.dumps(finite(record))}\n".encode(), self.path)
         for name, value in record.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, global_step)
@@ -186,19 +184,6 @@ def read_records(path: Path) -> tuple[list[dict[str, object]], list[str]]:
     Raises OSError, and ValueError where `path` is no file.
     """
     return read_json_lines(path, (_INTERVAL, _EPOCH))
-
-
-def write_json(content: Mapping[str, object], path: Path) -> None:
-    """Write `content` as indented JSON, atomically; NaN and infinity become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(_finite(content), path)
-
-
-def _finite(record: Mapping[str, object]) -> dict[str, object]:
-    """Return the record with NaN and infinity as None: JSON has neither."""
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
-    }
 
 
 def _is_before(record: Mapping[str, object], epoch: int, step: int) -> bool:

@@ -21,7 +21,7 @@ from typing import NoReturn, TextIO
 
 from lib.runtime.environment import is_started_copy
 from lib.runtime.shortages import shortage
-from lib.runtime.text import fitted, printable
+from lib.runtime.text import fitted, one_line, printable
 
 EXIT_OK, EXIT_PARTLY_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
@@ -67,6 +67,8 @@ def needing(command: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed: {command}") from None
+    except ImportError as error:  # it is there and can't be loaded
+        raise ValueError(f"{one_line(error)}: {command}") from None
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

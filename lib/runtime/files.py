@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -62,8 +63,17 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 
 
 def write_json(content: object, path: Path) -> None:
-    """Write `content` as indented JSON in one piece. Raises OSError."""
-    write_atomically(f"{json.dumps(content, indent=2)}\n".encode(), path)
+    """Write `content` as indented JSON in one piece; NaN and infinity become null. Raises OSError."""
+    write_atomically(f"{json.dumps(finite(content), indent=2)}\n".encode(), path)
+
+
+def finite(content: object) -> object:
+    """Return mappings and lists with None for NaN and infinity, which JSON has not."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_atomically(data: bytes | memoryview, path: str | Path, *, durable: bool = True) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
 from lib.models.weights.load import load_weights, not_finite, read_weights
+from lib.runtime.cli import needing
 from lib.runtime.files import sha256_of
 from lib.runtime.text import one_line, printable
 from lib.training.losses import Distillation, Teacher
@@ -89,10 +90,8 @@ def load_teacher(
 
 def _timms_network(arch: str, num_classes: int) -> nn.Module:
     name = arch.removeprefix(TIMM)
-    try:
+    with needing(f"pip install timm, for DISTILL.ARCH {arch}"):
         timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise ValueError(f"DISTILL.ARCH {arch} needs timm ({error}): pip install timm") from None
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ValueError(

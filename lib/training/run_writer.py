@@ -16,7 +16,7 @@ from lib.runtime import device as devices
 from lib.runtime import run_folder
 from lib.runtime.checked import read_json
 from lib.runtime.distributed import Processes
-from lib.runtime.files import write_atomically
+from lib.runtime.files import write_atomically, write_json
 from lib.training.build import TrainingSetup
 from lib.training.progress import Progress
 from lib.training.run_console import RunConsole
@@ -60,7 +60,7 @@ class RunWriter:
         for left_out in self._records.rewind(position.epoch, position.step):
             self._console.say(f"[Warning] left out: {left_out}")
         classes = {name: index for index, name in enumerate(data.images.class_names)}
-        log.write_json(classes, self._folder / run_folder.CLASSES)
+        write_json(classes, self._folder / run_folder.CLASSES)
         write_atomically(config.dump().encode(), self._folder / run_folder.CONFIG)
         if not self._request.is_performance:
             self.write_or_warn(run_folder.ENVIRONMENT, self._write_environment)
@@ -148,7 +148,7 @@ class RunWriter:
             **input_choices(setup.config),
         }
         path = self._folder / run_folder.RESULT
-        self.write_or_warn(run_folder.RESULT, lambda: log.write_json(report, path))
+        self.write_or_warn(run_folder.RESULT, lambda: write_json(report, path))
         self._console.say(f"results, logs and weights are in {self._folder}")
 
     def repeat_result(self, num_epochs: int) -> bool:
@@ -162,7 +162,7 @@ class RunWriter:
             return False
         if before["num_epochs"] != num_epochs:
             return False  # of an earlier, shorter run in this folder
-        self.write_or_warn(run_folder.RESULT, lambda: log.write_json(before, path))
+        self.write_or_warn(run_folder.RESULT, lambda: write_json(before, path))
         self._console.say(
             f"nothing is left to train; results, logs and weights are in {self._folder}"
         )
@@ -203,7 +203,7 @@ class RunWriter:
             precision=self._setup.forward_pass.precision.describe(),
             command=self._request.command,
         )
-        log.write_json(facts, self._folder / run_folder.ENVIRONMENT)
+        write_json(facts, self._folder / run_folder.ENVIRONMENT)
 
     def _record(self, record: Mapping[str, object], global_step: int) -> None:
         if self._records is not None:

@@ -13,6 +13,7 @@ from lib.metrics.stats import EpochStats, EvalStats, IntervalStats
 from lib.report import log
 from lib.report.log import RunRecords
 from lib.runtime.console import Console
+from lib.runtime.files import write_json
 
 # 256 pictures: 1 right, 4 among the first five, a mean loss of 6.90776.
 METRICS = Metrics(256, 1, 4, round(6.90776 * 256 * 2**20))
@@ -231,8 +232,8 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_mended(records):
 
 
 def test_json_is_written_whole_and_readable(tmp_path):
-    path = tmp_path / "eval" / "result.json"
-    log.write_json({"kind": "eval", "loss": 0.5}, path)
-    log.write_json({"kind": "eval", "loss": 0.25}, path)
-    assert path.read_text() == '{\n  "kind": "eval",\n  "loss": 0.25\n}\n'
+    path = tmp_path / "result.json"
+    write_json({"kind": "eval", "loss": 0.5}, path)
+    write_json({"loss": 0.25, "nested": [float("nan")]}, path)
+    assert path.read_text() == '{\n  "loss": 0.25,\n  "nested": [\n    null\n  ]\n}\n'
     assert list(path.parent.iterdir()) == [path]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lib.config.recipe import Recipe
 from lib.data.picture_files import network_input
 from lib.export.quantize.pictures import Picture
+from lib.runtime.cli import needing
 from lib.runtime.environment import num_cores
 
 if TYPE_CHECKING:
@@ -42,10 +43,8 @@ def open_session(model: Path | bytes, *, lean: bool = False) -> InferenceSession
 
 def import_runtime(name: str) -> ModuleType:
     """Return a module of ONNX Runtime. Raises ValueError where it isn't installed."""
-    try:
+    with needing("pip install -r requirement_for_infer.txt"):
         return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install -r requirement_for_infer.txt") from None
 
 
 def run(session: InferenceSession, images: Images) -> list[Logits]:

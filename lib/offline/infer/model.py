@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lib.config.recipe import Recipe
 from lib.export.onnx_metadata import RECIPE_KEY, parse_recipe
+from lib.runtime.cli import needing
 from lib.runtime.text import one_line
 
 if TYPE_CHECKING:
@@ -91,12 +92,8 @@ class Session(Protocol):
 
 def import_onnxruntime() -> ModuleType:
     """Return ONNX Runtime, which tells errors only. Raises ValueError where it is missing."""
-    try:
+    with needing("pip install -r requirement_for_infer.txt"):
         import onnxruntime
-    except ModuleNotFoundError:
-        raise ValueError(
-            "the package onnxruntime is not installed: pip install -r requirement_for_infer.txt"
-        ) from None
     onnxruntime.set_default_logger_severity(3)  # errors only: its warnings are for its developers
     return onnxruntime
 
