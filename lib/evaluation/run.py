@@ -77,6 +77,7 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
     """
     began_s, is_main = time.monotonic(), processes.ranks.is_main
     if is_main:
+        request.folder.mkdir(parents=True, exist_ok=True)
     console = Console(is_main)
     resolved = resolve(request.weights, cfg=request.cfg, overrides=request.overrides)
     config, file = resolved.config, resolved.file

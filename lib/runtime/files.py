@@ -63,7 +63,7 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 
 
 def write_json(content: object, path: Path) -> None:
-    """Write `content` as indented JSON in one piece; NaN and infinity become null. Raises OSError."""
+    """Write `content` as indented JSON, NaN and infinity as null, in one piece. Raises OSError."""
     write_atomically(f"{json.dumps(finite(content), indent=2)}\n".encode(), path)
 
 
