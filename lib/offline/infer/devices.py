@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from types import FrameType
-from typing import NoReturn
 
 from lib.offline.infer.runner import InferRequest, Outcome, Say, run_request
 from lib.offline.infer.summary import end_to_end_line
 from lib.runtime.cli import PartlyFailed, Stopped, say
 from lib.runtime.launch import end_with_parent
-from lib.runtime.signals import deferred_signals
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Raise Stopped where a SIGTERM finds this process, which only waits for others."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+from lib.runtime.signals import deferred_signals, signals_as_exceptions
 
 
 def run_on_devices(request: InferRequest, devices: Sequence[int], say: Say) -> Outcome:
@@ -43,7 +26,7 @@ def run_on_devices(request: InferRequest, devices: Sequence[int], say: Say) -> O
     if len(devices) == 1:
         with deferred_signals() as check:
             return run_request(replace(request, device=devices[0]), say, check)
-    with _stopped_by_sigterm():
+    with signals_as_exceptions():
         return _run_in_processes(request, devices)
 
 

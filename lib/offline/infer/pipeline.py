@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lib.offline.infer.inputs import Sample
-from lib.offline.infer.model import Array, Session
+from lib.offline.infer.model import RunTime, Session
 from lib.offline.infer.outputs import OutputFolder, Written
 from lib.offline.infer.sources import LoadedBatch, Source
-from lib.offline.infer.summary import Times
 
 # A batch of 64 pictures takes 39 MB, and each reader holds one.
 _MAX_READERS = 16
@@ -27,7 +26,7 @@ Batches = Sequence[tuple[Sample, ...]]
 class Tally:
     """What has been done so far."""
 
-    times: Times = field(default_factory=Times)
+    times: list[RunTime] = field(default_factory=list)  # of every computed batch
     written: dict[Sample, Written] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)  # `<file>: <reason>`
 
@@ -55,13 +54,13 @@ def compute_all(
     *,
     loop: int,
     num_cores: int,
-    advance: Callable[[int], None],
+    advance: Callable[[], None],
 ) -> Tally:
     """Read, compute and write all batches; each is computed `loop` times and written once.
 
     As many batches are read ahead as there are cores, though at least 2: decoding pictures can
     take longer than computing them.
-    `advance` is told how many runs of the model are done. Errors of the threads come out here.
+    `advance` is called after each run of the model. Errors of the threads come out here.
     """
     tally = Tally()
     behind: deque[Future[dict[Sample, Written]]] = deque()
@@ -70,28 +69,16 @@ def compute_all(
         for loaded in _ahead(readers, source.load, batches_of(source), num_readers):
             tally.failures += loaded.failures
             if loaded.samples:
-                outputs = _repeat(session, loaded, loop, tally.times, advance)
+                for _ in range(loop):
+                    outputs, run_time = session.run(loaded.arrays)
+                    tally.times.append(run_time)
+                    advance()
                 behind.append(writers.submit(folder.write, outputs, loaded.samples))
             while len(behind) > _MAX_BATCHES_BEHIND:
                 tally.written.update(behind.popleft().result())
         for written in behind:
             tally.written.update(written.result())
     return tally
-
-
-def _repeat(
-    session: Session,
-    loaded: LoadedBatch,
-    loop: int,
-    times: Times,
-    advance: Callable[[int], None],
-) -> list[Array]:
-    outputs: list[Array] = []
-    for _ in range(loop):
-        outputs, run_time = session.run(loaded.arrays)
-        times.add(run_time)
-        advance(1)
-    return outputs
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -102,19 +102,18 @@ def run_request(request: InferRequest, say: Say, check: Callable[[], None]) -> O
     start_s = time.time()
     with _progress(request, len(batches) * request.loop, check) as advance:
         tally = compute_all(
-            session,
-            source,
-            folder,
-            loop=request.loop,
-            num_cores=cores,
-            advance=advance,
+            session, source, folder, loop=request.loop, num_cores=cores, advance=advance
         )
     end_s = time.time()
     images_per_batch = session.model.batch_size / source.samples_per_batch
     num_images = round(len(tally.written) * images_per_batch * request.loop)
-    outcome = _closed(request, session.model, tally, num_images, (start_s, end_s))
-    # Once more at the end, where figures are read.
-    return replace(outcome, lines=(*warnings, *outcome.lines))
+    lines, images_per_s = warnings, 0.0  # once more at the end, where figures are read
+    if tally.times:
+        batch_size = request.batch_size or session.model.batch_size
+        lines = [*warnings, end_to_end_line(num_images, end_s - start_s)]
+        lines += _summary(request, tally, batch_size)
+        images_per_s = throughput(tally.times, batch_size)
+    return Outcome(tuple(lines), _problems(tally), num_images, start_s, end_s, images_per_s)
 
 
 def _open_session(request: InferRequest, num_threads: int, say: Say) -> Session:
@@ -135,13 +134,13 @@ def _open_session(request: InferRequest, num_threads: int, say: Say) -> Session:
 @contextmanager
 def _progress(
     request: InferRequest, num_runs: int, check: Callable[[], None]
-) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told of runs done: it moves a bar, on a terminal, and may stop."""
+) -> Iterator[Callable[[], None]]:
+    """Yield a function to be called after each run: it moves a bar, on a terminal, and may stop."""
     show = request.num_parts == 1 and sys.stderr.isatty()
     with tqdm(desc="Inference Processing", total=num_runs, leave=False, disable=not show) as bar:
 
-        def advance(steps: int) -> None:
-            bar.update(steps)
+        def advance() -> None:
+            bar.update()
             check()
 
         yield advance
@@ -208,20 +207,13 @@ def _say_batches(source: Source, model: ModelDescription, num_batches: int, say:
         )
 
 
-def _closed(
-    request: InferRequest,
-    model: ModelDescription,
-    tally: Tally,
-    num_images: int,
-    times_s: tuple[float, float],
-) -> Outcome:
-    """Write the summary and return what is to be said at the end."""
-    start_s, end_s = times_s
+def _problems(tally: Tally) -> tuple[str, ...]:
     bad = [sample.inputs[0] for sample in tally.written.values() if not sample.is_finite]
-    problems = (*tally.failures, *(f"{path}: the output is not finite" for path in bad))
-    if not tally.times.compute_ms:
-        return Outcome((), problems, 0, start_s, end_s, 0.0)
-    batch_size = request.batch_size or model.batch_size
+    return (*tally.failures, *(f"{path}: the output is not finite" for path in bad))
+
+
+def _summary(request: InferRequest, tally: Tally, batch_size: int) -> list[str]:
+    """Write the summary where results are saved; return its lines."""
     if request.output is not None:
         write_summary(
             summary_path(request.output),
@@ -230,12 +222,4 @@ def _closed(
             written=list(tally.written.values()),
             arguments=request.arguments,
         )
-    lines = summary_lines(tally.times, batch_size, display_all=request.display_all_summary)
-    return Outcome(
-        (end_to_end_line(num_images, end_s - start_s), *lines),
-        problems,
-        num_images,
-        start_s,
-        end_s,
-        throughput(tally.times, batch_size),
-    )
+    return summary_lines(tally.times, batch_size, display_all=request.display_all_summary)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +13,9 @@ from lib.offline.infer.model import RunTime
 from lib.offline.infer.outputs import Written
 from lib.runtime.files import write_atomically
 
-_PERCENTILE = 99
+_COMPUTE = "NPU_compute_time"  # ais_bench's name, on every device
 _TITLE = "-----------------Performance Summary------------------"
 _END = "------------------------------------------------------"
-
-
-@dataclass
-class Times:
-    """Milliseconds of every computed batch; `compute` is what ais_bench calls NPU_compute_time."""
-
-    h2d_ms: list[float] = field(default_factory=list)
-    compute_ms: list[float] = field(default_factory=list)
-    d2h_ms: list[float] = field(default_factory=list)
-
-    def add(self, run: RunTime) -> None:
-        """Append one batch."""
-        self.h2d_ms.append(run.h2d_ms)
-        self.compute_ms.append(run.compute_ms)
-        self.d2h_ms.append(run.d2h_ms)
 
 
 def statistics(times_ms: Sequence[float]) -> dict[str, float]:
@@ -42,14 +26,14 @@ def statistics(times_ms: Sequence[float]) -> dict[str, float]:
         "max": float(values.max()),
         "mean": float(values.mean()),
         "median": float(np.median(values)),
-        f"percentile({_PERCENTILE}%)": float(np.percentile(values, _PERCENTILE)),
+        "percentile(99%)": float(np.percentile(values, 99)),
         "count": len(times_ms),
     }
 
 
-def throughput(times: Times, batch_size: int) -> float:
+def throughput(times: Sequence[RunTime], batch_size: int) -> float:
     """Return images a second of computing alone: 1000 * batch size / mean milliseconds."""
-    return 1000 * batch_size / statistics(times.compute_ms)["mean"]
+    return 1000 * batch_size / statistics([run.compute_ms for run in times])["mean"]
 
 
 def end_to_end_line(num_images: int, duration_s: float, what: str = "end-to-end") -> str:
@@ -60,25 +44,28 @@ def end_to_end_line(num_images: int, duration_s: float, what: str = "end-to-end"
     )
 
 
-def summary_lines(times: Times, batch_size: int, *, display_all: bool) -> list[str]:
+def summary_lines(times: Sequence[RunTime], batch_size: int, *, display_all: bool) -> list[str]:
     """Return the block that ends a run, line by line, to ais_bench's letter."""
-    mean = statistics(times.compute_ms)["mean"]
+    mean = statistics([run.compute_ms for run in times])["mean"]
+    names = ("H2D_latency", _COMPUTE, "D2H_latency") if display_all else (_COMPUTE,)
     lines = [_TITLE]
-    if display_all:
-        lines.append(_times_line("H2D_latency", times.h2d_ms))
-    lines.append(_times_line("NPU_compute_time", times.compute_ms))
-    if display_all:
-        lines.append(_times_line("D2H_latency", times.d2h_ms))
+    for name in names:
+        figures = _statistics_by_name(times)[name]
+        shown = (f"{key} = {value}" for key, value in figures.items() if key != "count")
+        lines.append(f"{name} (ms): {', '.join(shown)}")
     lines.append(
-        f"throughput 1000*batchsize.mean({batch_size})/NPU_compute_time.mean({mean}): "
+        f"throughput 1000*batchsize.mean({batch_size})/{_COMPUTE}.mean({mean}): "
         f"{throughput(times, batch_size)}"
     )
     return [f"[INFO] {line}" for line in (*lines, _END)]
 
 
-def _times_line(name: str, times_ms: Sequence[float]) -> str:
-    figures = {key: value for key, value in statistics(times_ms).items() if key != "count"}
-    return f"{name} (ms): " + ", ".join(f"{key} = {value}" for key, value in figures.items())
+def _statistics_by_name(times: Sequence[RunTime]) -> dict[str, dict[str, float]]:
+    return {
+        _COMPUTE: statistics([run.compute_ms for run in times]),
+        "H2D_latency": statistics([run.h2d_ms for run in times]),
+        "D2H_latency": statistics([run.d2h_ms for run in times]),
+    }
 
 
 def summary_path(folder: Path) -> Path:
@@ -88,7 +75,7 @@ def summary_path(folder: Path) -> Path:
 
 def write_summary(
     path: Path,
-    times: Times,
+    times: Sequence[RunTime],
     batch_size: int,
     *,
     written: Sequence[Written],
@@ -104,10 +91,8 @@ def write_summary(
             for number, sample in enumerate(written)
         },
         "args": list(arguments),
-        "NPU_compute_time": statistics(times.compute_ms),
-        "H2D_latency": statistics(times.h2d_ms),
-        "D2H_latency": statistics(times.d2h_ms),
-        "npu_compute_time_list": times.compute_ms,
+        **_statistics_by_name(times),
+        "npu_compute_time_list": [run.compute_ms for run in times],
         "throughput": throughput(times, batch_size),
         "pid": os.getpid(),
     }
