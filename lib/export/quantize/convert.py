@@ -13,8 +13,9 @@ import onnx
 from lib.export.onnx_graph import constants_of, drop_unused_constants, set_nodes, sort_nodes
 from lib.export.onnx_metadata import PROFILE_KEY, load_model, metadata_of, opset_of, recipe_of
 from lib.export.quantize.pictures import Picture
-from lib.export.quantize.sessions import Images, filled, import_runtime, load, parts_of
+from lib.export.quantize.sessions import Images, filled, load, parts_of
 from lib.runtime.files import scratch_beside
+from lib.runtime.onnx_session import import_runtime
 
 MIN_OPSET = 13  # per-channel QuantizeLinear needs it
 LAYERS_TO_KEEP = ("first", "classifier")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,8 +12,8 @@ import numpy.typing as npt
 from lib.config.recipe import Recipe
 from lib.data.picture_files import network_input
 from lib.export.quantize.pictures import Picture
-from lib.runtime.cli import needing
 from lib.runtime.environment import num_cores
+from lib.runtime.onnx_session import import_runtime, open_onnx
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -30,21 +28,13 @@ def open_session(model: Path | bytes, *, lean: bool = False) -> InferenceSession
 
     `lean`: of a model with very many outputs, half the memory.
     """
-    runtime = import_runtime("onnxruntime")
+    runtime = import_runtime()
     settings = runtime.SessionOptions()
-    settings.log_severity_level = 3
     settings.intra_op_num_threads = num_cores()
     if lean:
         settings.enable_cpu_mem_arena = False
         settings.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
-    source = model if isinstance(model, bytes) else str(model)
-    return runtime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
-
-
-def import_runtime(name: str) -> ModuleType:
-    """Return a module of ONNX Runtime. Raises ValueError where it isn't installed."""
-    with needing("pip install -r requirement_for_infer.txt"):
-        return importlib.import_module(name)
+    return open_onnx(model, settings)
 
 
 def run(session: InferenceSession, images: Images) -> list[Logits]:

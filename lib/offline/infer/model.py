@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,13 +14,9 @@ import numpy.typing as npt
 
 from lib.config.recipe import Recipe
 from lib.export.onnx_metadata import RECIPE_KEY, parse_recipe
-from lib.runtime.cli import needing
-from lib.runtime.text import one_line
 
 if TYPE_CHECKING:
     import onnxruntime
-
-CPU_PROVIDER = "CPUExecutionProvider"
 
 Array = npt.NDArray[np.generic]
 Shapes = Mapping[str, tuple[int, ...]]  # of inputs, by name; '': of the only one, height and width
@@ -88,24 +83,6 @@ class Session(Protocol):
 
     def run(self, arrays: Sequence[Array]) -> tuple[list[Array], RunTime]:
         """Return the outputs (new arrays) for one array an input, and the times."""
-
-
-def import_onnxruntime() -> ModuleType:
-    """Return ONNX Runtime, which tells errors only. Raises ValueError where it is missing."""
-    with needing("pip install -r requirement_for_infer.txt"):
-        import onnxruntime
-    onnxruntime.set_default_logger_severity(3)  # errors only: its warnings are for its developers
-    return onnxruntime
-
-
-def load(
-    path: Path, options: onnxruntime.SessionOptions, providers: Sequence[object]
-) -> onnxruntime.InferenceSession:
-    """Load a model for ONNX Runtime. Raises ValueError in one line."""
-    try:
-        return import_onnxruntime().InferenceSession(path, options, providers=list(providers))
-    except Exception as error:  # its errors have no common base of their own
-        raise ValueError(f"{path} cannot be loaded: {one_line(error)}") from None
 
 
 def describe(

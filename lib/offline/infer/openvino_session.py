@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.offline.infer.model import (
-    CPU_PROVIDER,
     Array,
     ModelDescription,
     RunTime,
     describe,
-    import_onnxruntime,
-    load,
 )
+from lib.runtime.onnx_session import import_runtime, open_onnx
 
 if TYPE_CHECKING:
     import openvino
@@ -53,11 +51,11 @@ class OpenVinoSession:
                 "--precision bf16: this processor does not compute in bfloat16: take fp32"
             )
         openvino = importlib.import_module("openvino")
-        onnxruntime = import_onnxruntime()
+        onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # OpenVINO forgets an ONNX file's metadata, so the other library is asked for it.
-        self.model = describe(path, load(path, options, [CPU_PROVIDER]), dynamic_batch)
+        self.model = describe(path, open_onnx(path, options), dynamic_batch)
         network = openvino.Core().read_model(path)
         num_parts = _divide(network, self.model, _num_parts(self.model, num_threads))
         settings = {

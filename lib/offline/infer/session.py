@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from lib.offline.infer.model import (
-    CPU_PROVIDER,
     Array,
     RunTime,
     Session,
     describe,
-    import_onnxruntime,
-    load,
 )
 from lib.offline.infer.openvino_session import OpenVinoSession
+from lib.runtime.onnx_session import CPU_PROVIDER, import_runtime, open_onnx
 from lib.runtime.text import one_line
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -66,13 +64,13 @@ def open_session(
 
 class _OnnxRuntimeSession:
     def __init__(self, path: Path, *, dynamic_batch: int, device: int, num_threads: int):
-        onnxruntime = import_onnxruntime()
+        onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         has_cuda = _CUDA in onnxruntime.get_available_providers()
         # TF32 would round float32 networks to 10 bits without being asked to.
         providers = [(_CUDA, {"device_id": device, "use_tf32": 0})] if has_cuda else []
-        self._session = load(path, options, [*providers, CPU_PROVIDER])
+        self._session = open_onnx(path, options, providers=[*providers, CPU_PROVIDER])
         self.model = describe(path, self._session, dynamic_batch)
         provider = self._session.get_providers()[0]
         self._device = ("cuda", device) if provider == _CUDA else ("cpu", 0)
@@ -93,7 +91,7 @@ class _OnnxRuntimeSession:
         there = time.perf_counter()
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # as in load
+        except Exception as error:  # as in open_onnx
             batch = self.model.batch_size
             raise ValueError(f"{self.model.path}, batch {batch}: {one_line(error)}") from None
         computed = time.perf_counter()
