@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from yacs.config import CfgNode
 
 from lib.config.recipe import ORIENTATIONS
+from lib.config.schedules import SCHEDULES
 
 OFFICIAL_NAME = "cls_hrnet"  # MODEL.NAME of the official yaml files, whose network is MODEL.EXTRA
 # Keys of the official HRNet and Ascend yaml files that mean nothing here.
@@ -150,7 +151,7 @@ KEYS = (
     Key("TRAIN.LR", 0.05, "learning rate for one card; multiplied by the number of cards",
         Range(0, _ANY_RATE)),
     Key("TRAIN.SCHEDULE", "step", "how the rate changes, at every step",
-        ("step", "cosine", "poly")),
+        SCHEDULES),
     Key("TRAIN.LR_STEP", [30, 60, 90], "step: epochs at which the rate is multiplied by LR_FACTOR",
         None, _STEP),
     Key("TRAIN.LR_FACTOR", 0.1, "step: see LR_STEP", Range(0, 1000), _STEP),

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from yacs.config import CfgNode
-
-SCHEDULES = ("step", "cosine", "poly")
 
 
 class Schedule(Protocol):
@@ -145,23 +143,27 @@ class ScheduleOptions:
     warmup_factor: float = 0.0
 
 
+# Of the options, and of the rates for all cards at the beginning and at the end.
+_BUILDERS: dict[str, Callable[[ScheduleOptions, float, float], Schedule]] = {
+    "step": lambda o, base, least: StepSchedule(base, tuple(o.milestones), o.factor),
+    "cosine": lambda o, base, least: CosineSchedule(base, least, o.warmup_epochs, o.num_epochs),
+    "poly": lambda o, base, least: PolynomialSchedule(
+        base, least, o.warmup_epochs, o.num_epochs, o.power
+    ),
+}
+SCHEDULES = tuple(_BUILDERS)
+
+
 def build_schedule(options: ScheduleOptions, *, num_cards: int) -> Schedule:
     """Return the schedule of a run on `num_cards` cards: rates of one card times the cards.
 
     A cosine and a polynomial begin where the warm-up ends; a step schedule's epochs are the run's.
     Raises ValueError for an unknown name.
     """
-    base, least = options.rate * num_cards, options.least * num_cards
-    begin, end = options.warmup_epochs, float(options.num_epochs)
-    schedule: Schedule
-    if options.name == "step":
-        schedule = StepSchedule(base, tuple(options.milestones), options.factor)
-    elif options.name == "cosine":
-        schedule = CosineSchedule(base, least, begin, end)
-    elif options.name == "poly":
-        schedule = PolynomialSchedule(base, least, begin, end, options.power)
-    else:
+    if options.name not in _BUILDERS:
         raise ValueError(f"schedule {options.name!r} is not one of {', '.join(SCHEDULES)}")
+    base, least = options.rate * num_cards, options.least * num_cards
+    schedule = _BUILDERS[options.name](options, base, least)
     if options.warmup_epochs > 0:
         return WarmUp(schedule, options.warmup_epochs, options.warmup_factor)
     return schedule
