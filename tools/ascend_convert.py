@@ -41,9 +41,17 @@ def main() -> int:
     """Check, write, convert; return the exit code."""
     args = _parse()
     with needing("pip install -r requirement_for_infer.txt"):
+        from lib.ascend.aipp import check_aipp
         from lib.ascend.batches import check_inside
-        from lib.ascend.recipes import check_aipp, recipe_of
-        from lib.export.atc_rules import PROBLEM, check_batches, check_model, model_input
+        from lib.config.recipe import Recipe
+        from lib.export.atc_rules import (
+            PROBLEM,
+            check_batches,
+            check_model,
+            load_graph,
+            model_input,
+        )
+        from lib.export.onnx_metadata import RECIPE_KEY, metadata_of, parse_recipe
     if not args.uint8_bins:  # before the table of the model, which is long
         _check_request(args)
     findings = check_model(args.onnx)
@@ -51,7 +59,8 @@ def main() -> int:
     if any(row.verdict == PROBLEM for row in findings if row.subject == "input"):
         raise ValueError("--force: without one input of square pictures there is nothing to do")
     image = model_input(args.onnx)
-    recipe = recipe_of(args.onnx, image.side)
+    recorded = metadata_of(load_graph(args.onnx)).get(RECIPE_KEY)
+    recipe = parse_recipe(recorded, args.onnx) or Recipe.for_crop(image.side)
     for_aipp = [check_aipp(recipe)] if args.aipp or args.uint8_bins else []
     if args.uint8_bins:
         _stop_at_problems(for_aipp, force=args.force)
@@ -73,10 +82,10 @@ def _stop_at_problems(findings: Sequence[Finding | None], *, force: bool) -> Non
 
 def _precision(args: argparse.Namespace, recipe: Recipe) -> Finding:
     """Look for what float16 can't hold, with some pictures: given, or made up."""
-    from lib.ascend.scripts import FLOAT16_MODES
+    from lib.ascend.scripts import WIDER_MODES
     from lib.export.atc_rules import NOTE, PROBLEM, Finding
 
-    if args.precision_mode not in FLOAT16_MODES:
+    if args.precision_mode in WIDER_MODES:
         return Finding("precision", args.precision_mode)
     try:
         from lib.export.quantize.half import excess_of

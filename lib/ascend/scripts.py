@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from lib.ascend.aipp import crop_margin, uint8_size
 from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD, Recipe
@@ -24,16 +23,8 @@ LEGACY_PRECISION_MODES = (
     "must_keep_origin_dtype",
     "allow_mix_precision",
 )
-# Those in which float32 weights and maps become float16; None is ATC's default.
-FLOAT16_MODES = (
-    None,
-    "fp16",
-    "cube_fp16in_fp32out",
-    "mixed_float16",
-    "force_fp16",
-    "allow_fp32_to_fp16",
-    "allow_mix_precision",
-)
+# Those in which float32 weights and maps stay as wide; without any, they become float16.
+WIDER_MODES = ("origin", "mixed_bfloat16", "force_fp32", "must_keep_origin_dtype")
 _SOC_VERSION = re.compile(r"Ascend[0-9]{3}[A-Za-z0-9_]*")
 _ATC_PATH = re.compile(r"[A-Za-z0-9_./\-\u4e00-\u9fff]+")
 _NUM_LOOPS = 1000  # of the speed measurement
@@ -257,4 +248,4 @@ def write_scripts(plan: Conversion, repo: Path) -> Mapping[str, Path]:
     plan.folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_atomically(text.encode(), plan.folder / name)
-    return MappingProxyType({name: plan.folder / name for name in texts})
+    return {name: plan.folder / name for name in texts}

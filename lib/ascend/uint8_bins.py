@@ -17,15 +17,9 @@ from lib.runtime.text import printable, quoted, shorten
 
 
 def uint8_recipe(side: int) -> Recipe:
-    """The recipe without mean and standard deviation: AIPP takes them off."""
-    return replace(
-        Recipe.for_crop(side),
-        crop=uint8_size(side),
-        mean=None,
-        std=None,
-        layout="HWC",
-        dtype="uint8",
-    )
+    """Return the recipe without mean and standard deviation: AIPP takes them off."""
+    usual = Recipe.for_crop(side)
+    return replace(usual, crop=uint8_size(side), mean=None, std=None, layout="HWC", dtype="uint8")
 
 
 def write_uint8_bins(
@@ -34,14 +28,9 @@ def write_uint8_bins(
     """Write `<stem>.bin` (uint8, H x W x 3) of each picture under `source`.
 
     Cutting `crop_margin` pixels off each side gives exactly what `lib.data.transforms` gives for
-    `side`. What is there already, made of the same picture in the same way, is kept; see
-    `lib.offline.preprocess_record`. `num_workers` counts processes; 0: as many as cores.
+    `side`. `num_workers` counts processes; 0: as many as cores.
 
-    Raises:
-        FileNotFoundError: no folder, or no pictures.
-        ValueError: two pictures with one stem; a target that holds other files of this kind.
-        PartlyFailed: pictures could not be read (all others are written), or files not written.
-        Stopped, KeyboardInterrupt: the work was stopped.
+    Raises what `preprocess` raises, and PartlyFailed where a picture could not be read.
     """
     results = Target(target, source, MODEL, uint8_recipe(side), 3 * uint8_size(side) ** 2)
     options = PreprocessOptions(num_workers=num_workers)

@@ -37,16 +37,10 @@ class _Reading:
 
 
 def element_type(contents: Sequence[bytes], *, num_classes: int, num_outputs: int = 0) -> str:
-    """Return the type of files of one size: 'float32', 'float64' or 'float16'.
+    """Return which of ELEMENT_TYPES some files of one size hold.
 
-    Args:
-        contents: of some of the files, of equal size.
-        num_classes: that the labels have; there are no fewer outputs.
-        num_outputs: of the network, where that is known; 0: it isn't.
-
-    Raises:
-        ValueError: the size is none of `num_outputs` values, or more than one type is possible; the
-            text lacks the advice, which options to give.
+    There are at least `num_classes` outputs, and `num_outputs` where that isn't 0. Raises
+    ValueError, which lacks the advice, where no type fits the size or more than one is possible.
     """
     num_bytes = len(contents[0])
     if num_outputs:

@@ -29,9 +29,6 @@ def eval_crop(image: Image.Image, *, resize: int, crop: int) -> Image.Image:
 
     Where equality isn't certain (long pictures, a `resize` that is no power of two, a Pillow that
     works otherwise) it is that very expression.
-
-    Raises:
-        ValueError: see `resize_short_side`.
     """
     long_by_short = max(image.size) / min(image.size)
     if (

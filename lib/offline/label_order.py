@@ -41,11 +41,8 @@ def better_label_order(
     in TensorFlow's 1001 outputs), numbers sorted as text (0, 1, 10, 100, ...), and any one-to-one
     renumbering, learnt on one half of the pictures and scored on the other.
 
-    Args:
-        labels: class of each picture as the label file says.
-        outputs: the output with the highest score of each picture.
-        num_outputs: of the network.
-        offset: what is added to a label at present to get its output.
+    `outputs` are those with the highest score of each picture; `offset` is what is added to a label
+    at present to get its output.
     """
     plain = _percent(labels + offset == outputs)
     candidates = [

@@ -21,16 +21,11 @@ class FolderLabels:
 
 
 def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> FolderLabels:
-    """Return the labels that class folders say.
+    """Return the labels by the outermost folder that each picture is in.
 
-    Args:
-        folder: holds class folders; a picture's class is the outermost folder it is in.
-        class_names: the network's classes in order; None: the sorted folder names, as in training.
-
-    Raises:
-        FileNotFoundError: no folder, or no pictures.
-        ValueError: pictures outside of class folders, a class that the network lacks, or two
-            pictures with one stem.
+    `class_names` are the network's in order; None: the sorted folder names, as in training. Raises
+    FileNotFoundError, and ValueError for pictures outside of class folders, a class that the
+    network lacks, or two pictures of one stem.
     """
     sources = find_sources(folder)
     paths = [Path(path) for path in sources.paths.values()]
@@ -55,11 +50,9 @@ def labels_of_folder(folder: Path, class_names: Sequence[str] | None) -> FolderL
 
 
 def read_class_names(path: Path) -> Sequence[str] | None:
-    """The class names in an ONNX file, None where it records none, or in a file of names.
+    """Return the class names in an ONNX file, None where it records none, or in a file of names.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is neither.
+    Raises FileNotFoundError, and ValueError for what is neither.
     """
     if path.suffix.lower() == ".onnx":
         return class_names_of(load_model(path), path)

@@ -92,10 +92,9 @@ class _Outcome:
 
 
 def picture_planes(path: str | Path, recipe: Recipe) -> npt.NDArray[np.float32]:
-    """The network's input, float32 3 x crop x crop; equal to `normalize(eval_pixels(...))`.
+    """Return the network's input, float32 3 x crop x crop, as `normalize(eval_pixels(...))` does.
 
-    Raises:
-        Exception: of many kinds, for a file that can't be decoded; see `open_rgb`.
+    Raises what `open_rgb` raises.
     """
     image = open_rgb(path, orientation=recipe.orientation)
     if recipe.interpolation == _FAST:
@@ -113,19 +112,12 @@ def picture_planes(path: str | Path, recipe: Recipe) -> npt.NDArray[np.float32]:
 def preprocess(source: Path, target: Path, options: PreprocessOptions) -> PreprocessReport:
     """Prepare the pictures of a folder, and record how in `preprocess.json` beside the results.
 
-    What is there already, made by the same recipe of the same picture, is kept. A stop (Ctrl-C,
+    What is there already, made by the same recipe of the same picture, stays. A stop (Ctrl-C,
     SIGTERM) leaves whole files only, and a record of them.
 
-    Args:
-        source: holds the pictures, or class folders of them.
-        target: gets `<stem>.bin` of each; made if missing.
-        options: see there.
-
-    Raises:
-        FileNotFoundError: no folder, or no pictures.
-        ValueError: two pictures with one stem; a target that holds other files of this kind.
-        PartlyFailed: the results can't be written, or a process was killed.
-        Stopped, KeyboardInterrupt: the work was stopped.
+    Raises FileNotFoundError where there are no pictures; ValueError for two of one stem, or a
+    target with other files of this kind; PartlyFailed where results can't be written or a process
+    was killed.
     """
     recipe = options.recipe
     results = Target(target, source, MODEL, recipe, 3 * recipe.crop**2 * _FLOAT32.itemsize)
@@ -151,12 +143,7 @@ def fill(results: Target, make: Make, options: PreprocessOptions) -> PreprocessR
 
 
 def _fill(
-    results: Target,
-    sources: Sources,
-    make: Make,
-    *,
-    options: PreprocessOptions,
-    check: Check,
+    results: Target, sources: Sources, make: Make, *, options: PreprocessOptions, check: Check
 ) -> PreprocessReport:
     origins = origins_of(sources)
     there = results.keep_up_to_date(origins)
@@ -208,7 +195,6 @@ def _warnings(folder: Path, stems: Collection[str], replaced: Sequence[str]) -> 
 def _prepared(
     tasks: Sequence[_Task], make: Make, *, options: PreprocessOptions, check: Check
 ) -> Generator[_Outcome, None, None]:
-    """Do the tasks; yield what has become of each."""
     if not tasks:
         return
     starts = range(0, len(tasks), _PICTURES_A_JOB)

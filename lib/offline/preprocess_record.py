@@ -55,7 +55,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Kept:
+class UpToDate:
     """The files that stay, and those that don't because another program has changed them."""
 
     sums: Mapping[str, int]  # of the content, by stem
@@ -76,7 +76,7 @@ class Target:
         """Stems of the files of the right size."""
         return {s for s, stat in _stats(self.folder).items() if stat.st_size == self.num_bytes}
 
-    def keep_up_to_date(self, origins: Mapping[str, Origin]) -> Kept:
+    def keep_up_to_date(self, origins: Mapping[str, Origin]) -> UpToDate:
         """Remove the files that aren't what is to be made of these pictures as they are now.
 
         Raises ValueError, with nothing removed, for a folder that isn't of this kind: made by
@@ -84,7 +84,7 @@ class Target:
         """
         stats = _stats(self.folder)
         if not stats:
-            return Kept({}, ())
+            return UpToDate({}, ())
         record = self._recorded(num_results=len(stats))
         strangers = sorted(stats.keys() - origins.keys())
         if strangers:
@@ -109,17 +109,14 @@ class Target:
                 replaced.append(stem)
         for stem in stats.keys() - sums.keys():
             self.path_of(stem).unlink()
-        return Kept(sums, tuple(sorted(replaced)))
+        return UpToDate(sums, tuple(sorted(replaced)))
 
     def path_of(self, stem: str) -> Path:
         """Where the file of a picture lies."""
         return self.folder / f"{stem}{ENDING}"
 
     def write_record(
-        self,
-        origins: Mapping[str, Origin],
-        failed: Mapping[str, str],
-        sums: Mapping[str, int],
+        self, origins: Mapping[str, Origin], failed: Mapping[str, str], sums: Mapping[str, int]
     ) -> None:
         """Write down of what the files are made: those there, or, before the work, those to come.
 

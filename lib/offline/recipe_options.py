@@ -75,9 +75,7 @@ class AskedRecipe:
 def asked_recipe(args: argparse.Namespace) -> AskedRecipe | None:
     """Return what the options of `add_recipe_options` say; None: nothing.
 
-    Raises:
-        OSError: the file of --recipe isn't there or can't be read.
-        ValueError: it holds no recipe, or the crop's share is impossible.
+    Raises OSError, and ValueError for a file without a recipe or an impossible share of the crop.
     """
     single = ("resize", "mean", "std", "interpolation", "channels", "orientation")
     changes = {name: getattr(args, name) for name in single if getattr(args, name) is not None}
