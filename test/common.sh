@@ -203,7 +203,8 @@ read_options() { # read_options train|eval|chain [NAME=DEFAULT ...] -- ARGUMENT.
     shift
   done
   shift
-  case " $* " in *' --help '* | *' -h '*) usage && exit 0 ;; esac
+  local word
+  for word in "$@"; do case $word in --help | -h) usage && exit 0 ;; esac done
   take_arguments "$@"
   check_values
 }

@@ -5,7 +5,7 @@
 #   ensure_python IMPORT_NAME... -- PIP_ARGUMENT...     sets PYTHON to one that imports every name; installs only then
 # A PYTHON that is already set is the user's choice: it is used as it is and nothing is installed into it.
 
-repo_root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+repo_root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 help_if_asked() {
   local word

@@ -39,6 +39,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _PHOTOMETRIC_TAG, _BITS_TAG, _SAMPLE_FORMAT_TAG = 262, 258, 339  # of TIFF
+_PLANES_TAG, _SEPARATE = 284, 2
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 _FORMATS_OF_16_BITS = ("PNG", "PPM", "JPEG2000")  # Pillow scales what has 9 to 15
 _OF_WHOLE_NUMBERS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -163,6 +164,8 @@ def _as_rgb(image: Image.Image, name: str) -> Image.Image:
             "its numbers are signed, and it isn't said which of them is white: save it with "
             "unsigned ones of 8 or 16 bits"
         )
+    if tags.get(_PLANES_TAG) == _SEPARATE and tags.get(_BITS_TAG, (8,))[0] > 8:
+        raise ValueError("Pillow misreads deep colours in separate planes: save it interleaved")
     if image.mode == "RGB":
         return image
     if image.mode == "F" or image.mode in _OF_WHOLE_NUMBERS:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib.data.image_list import ImageList
 from lib.data.picture_files import LeftOut
+from lib.runtime.run_folder import SPLIT
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,31 @@ class SetAside:
     """Which pictures of each class are set aside: DATASET.VAL_SHARE and DATASET.SPLIT_SEED.
 
     `kept` are those that the run has set aside before, by their `names_below`. They and no others
-    are set aside then, so that none that was trained on is ever validated with.
+    are set aside then, so that none that was trained on is ever validated with. Of a data set that
+    has none of the run's pictures, pictures are chosen anew.
     """
 
     share: float  # of each class; 0: none
     seed: int = 0
     kept: Set[str] | None = None
+    trained: Set[str] = frozenset()  # those that the run has trained on, where that is known
+
+    @classmethod
+    def of_run(cls, share: float, seed: int, folder: Path) -> SetAside:
+        """Return what the run of a folder has set aside, as its split.tsv says, if there is one.
+
+        All pictures that it names lie in DATASET.TRAIN_SET, which is what their paths share.
+        """
+        listing = folder / SPLIT
+        if not share or not listing.is_file():
+            return cls(share, seed)
+        text = listing.read_bytes().decode("utf-8", errors="surrogateescape")
+        rows = [line.partition("\t")[::2] for line in text.split("\n")[1:] if "\t" in line]
+        top = os.path.commonpath([os.path.dirname(path) for _, path in rows] or [""])
+        names = {"train": set(), "val": set()}  # type: dict[str, set[str]]
+        for split, path in rows:
+            names.setdefault(split, set()).add(os.path.relpath(path, top))
+        return cls(share, seed, frozenset(names["val"]), frozenset(names["train"]))
 
     def split(self, images: ImageList, folder: Path) -> tuple[ImageList, ImageList]:
         """Return the pictures to train on and those set aside, each in the order of `images`.
@@ -33,8 +53,10 @@ class SetAside:
         Raises ValueError where no class has two pictures, or none is left of those kept.
         """
         names = names_below(images, folder)
-        aside = self._chosen(names, images.targets) if self.kept is None else self._kept(names)
-        if not aside and self.kept is None:
+        is_other_data = self.trained and not (self.trained | (self.kept or set())) & set(names)
+        is_drawn = self.kept is None or is_other_data
+        aside = self._chosen(names, images.targets) if is_drawn else self._kept(names)
+        if not aside and is_drawn:
             raise ValueError(
                 f"{folder}: no class has two pictures, so that one could be set aside to validate "
                 "with (DATASET.VAL_SHARE): add pictures, or a val/ folder"
@@ -42,7 +64,7 @@ class SetAside:
         if not aside or len(aside) == len(names):
             missing = "validate with" if not aside else "train on"
             raise ValueError(
-                f"{folder} holds nothing to {missing}: the resumed run has set aside "
+                f"{folder} holds nothing to {missing}: the run has set aside "
                 f"{len(self.kept or ())} pictures, of which {len(aside)} are among its "
                 f"{len(names)}; bring the pictures back, or begin a new run with --pretrained"
             )

@@ -14,7 +14,8 @@ from yacs.config import CfgNode
 
 from lib.data.bad_images import BadImageLedger, BadImages, lost_classes_remark
 from lib.data.build import build_eval_loader, input_choices, input_lines, read_val
-from lib.data.image_list import ImageList
+from lib.data.image_list import LABEL_FILE, ImageList
+from lib.data.packed.reading import files_of
 from lib.data.splitting import SetAside
 from lib.evaluation.calibration import calibration_measure
 from lib.evaluation.classes import ClassChoice, EvaluationSet, read_evaluation_set
@@ -35,6 +36,7 @@ from lib.report import log
 from lib.report.plots.confusion import save_confusion
 from lib.runtime import device as devices
 from lib.runtime import run_folder
+from lib.runtime.cli import PartlyFailed
 from lib.runtime.console import Console
 from lib.runtime.distributed import Processes
 from lib.runtime.files import check_outputs, write_json
@@ -76,8 +78,6 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
     Raises ValueError and FileNotFoundError for data, weights or files asked for that do not fit.
     """
     began_s, is_main = time.monotonic(), processes.ranks.is_main
-    if is_main:
-        request.folder.mkdir(parents=True, exist_ok=True)
     console = Console(is_main)
     resolved = resolve(request.weights, cfg=request.cfg, overrides=request.overrides)
     config, file = resolved.config, resolved.file
@@ -88,14 +88,14 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
             request.data_path,
             val_set=config.DATASET.TEST_SET,
             train_set=config.DATASET.TRAIN_SET,
-            aside=SetAside(config.DATASET.VAL_SHARE, config.DATASET.SPLIT_SEED),
+            aside=_held_out(config, file.path.parent),
         ),
         choice=request.classes,
         class_names=file.class_names,
         num_outputs=file.num_classes,
     )
     images = found.images
-    _check_outputs(request, images)
+    _check_outputs(request, images, config.DATASET.TEST_SET)
     measures = _measures(request, found, num_outputs=file.num_classes)
     network = _view(config, network, found)
     forward_pass = build_forward_pass(config, processes, recipe=resolved.recipe)
@@ -114,6 +114,7 @@ def evaluate_weights(request: EvalRequest, processes: Processes) -> EvalStats:
         console.say(line)
     loader = build_eval_loader(config, images, processes, resolved.recipe)
     if is_main:
+        request.folder.mkdir(parents=True, exist_ok=True)
         _remove_earlier_results(request)
     stats, num_bad = _evaluate(
         config, request, forward_pass, network=network, images=images, loader=loader
@@ -160,6 +161,11 @@ def _view(config: CfgNode, network: nn.Module, found: EvaluationSet) -> nn.Modul
     return network if found.outputs is None else SelectedOutputs(network, found.outputs)
 
 
+def _held_out(config: CfgNode, folder: Path) -> SetAside:
+    data = config.DATASET
+    return SetAside.of_run(data.VAL_SHARE, data.SPLIT_SEED, folder)
+
+
 def _measures(request: EvalRequest, found: EvaluationSet, *, num_outputs: int) -> list[Measure]:
     """Return the further figures that are asked for, with all that they need at hand."""
     measures: list[Measure] = []
@@ -171,19 +177,23 @@ def _measures(request: EvalRequest, found: EvaluationSet, *, num_outputs: int) -
     return measures
 
 
-def _check_outputs(request: EvalRequest, images: ImageList) -> None:
+def _check_outputs(request: EvalRequest, images: ImageList, test_set: str) -> None:
     """Raise ValueError where what is read, or a training run's results, would be replaced."""
-    choice = request.classes
+    choice, val_set = request.classes, Path(request.data_path) / test_set
+    if images.contents is None and val_set.is_dir():
+        run_folder.check_apart(request.folder, val_set)
     read = (
         *run_folder.read_with(request.weights),
+        request.cfg,
         request.real_labels,
         choice.class_map,
         choice.train_classes,
+        *(folder / LABEL_FILE for folder in (val_set.parent, val_set)),
+        *(images.paths if images.contents is None else files_of(request.data_path)),
     )
     names = (*_RESULTS, run_folder.BAD_IMAGES)
-    check_outputs({f"--out {name}": request.folder / name for name in names}, read)
-    pictures = images.paths if images.contents is None else ()
-    check_outputs({"--predictions": request.predictions}, (*read, *pictures))
+    results = {f"--out {name}": request.folder / name for name in names}
+    check_outputs({**results, "--predictions": request.predictions}, read)
     if (request.folder / run_folder.METRICS).exists():
         raise ValueError(
             f"{request.folder} is the folder of a training run, whose results would be replaced: "
@@ -294,6 +304,8 @@ def _evaluate(
 def _write_details(
     console: Console, request: EvalRequest, stats: EvalStats, images: ImageList
 ) -> None:
+    if not stats.metrics.num_images:
+        raise PartlyFailed(f"none of the {len(images)} images can be read: nothing was evaluated")
     if stats.predictions is None:
         return
     class_names = images.class_names

@@ -88,7 +88,7 @@ def _read(run: RunFiles, data_path: Path | str) -> Pictures:
         class_names=run.class_names,
         num_classes=len(run.class_names),
         train_set=dataset.TRAIN_SET,
-        aside=SetAside(dataset.VAL_SHARE, dataset.SPLIT_SEED),
+        aside=SetAside.of_run(dataset.VAL_SHARE, dataset.SPLIT_SEED, run.folder),
     )
     return Pictures(images, data_path, dataset.ORIENTATION)
 

@@ -35,8 +35,17 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | st
     """Raise ValueError where a file to write is one of those to read, under whatever name or link.
 
     `outputs` has the option, or argument, that each path was given by. Paths that are None, or
-    where no file is, are let through.
+    where no file is, are let through; two outputs may not be one file.
     """
+    named: dict[str, str] = {}
+    for option, path in outputs.items():
+        if (
+            path is not None
+            and (first := named.setdefault(os.path.realpath(path), option)) != option
+        ):
+            raise ValueError(
+                f"{option} {printable(str(path))!r} is the file of {first}: name another"
+            )
     option_of = {}
     for option, path in outputs.items():
         if path is not None and (identity := _identity(path)):

@@ -42,7 +42,8 @@ _OF_A_RUN = (
 def read_with(weights: Path | str) -> tuple[Path, ...]:
     """Return what may be read with a weight file: itself, and what its run wrote beside it."""
     path = Path(weights)
-    return path, *(path.parent / name for name in (CLASSES, CONFIG))
+    names = (CLASSES, CONFIG, CHECKPOINT, BEST, FINAL, METRICS, SPLIT, PREDICTIONS)
+    return path, *(path.parent / name for name in names)
 
 
 def lock(folder: Path) -> TextIO:

@@ -164,7 +164,7 @@ def evaluate_epoch(
     if stats.metrics.num_not_finite:
         _refuse_lost_weights(setup.network, epoch)
         said = not_finite_line(stats, data.val_images.paths)
-        console.say(f"{said}; such weights are no best ones")
+        console.say(f"{said}; such weights are the best only as long as there are no sound ones")
     return stats
 
 

@@ -67,7 +67,12 @@ PLAIN = Objective()
 
 
 def split_batch(images: Tensor, labels: Labels, num: int) -> list[tuple[Tensor, Labels]]:
-    """Return a batch in `num` micro-batches, or one for each picture where there are fewer."""
+    """Return a batch in `num` micro-batches, or one for each picture where there are fewer.
+
+    Raises ValueError for a batch without pictures.
+    """
+    if not len(images):
+        raise ValueError("none of a batch's pictures can be read: repair the files that are listed")
     num = max(1, min(num, len(images)))
     return list(zip(images.tensor_split(num), labels.split(num), strict=True))
 

@@ -55,8 +55,8 @@ def write_run_report(setup: TrainingSetup, request: TrainRequest, console: RunCo
     except Exception as error:
         reason = one_line(error, with_type=True)
         console.say(
-            f"[Warning] {run_folder.REPORT} could not be made ({reason}); nothing else is "
-            f"missing: python tools/report.py {folder} makes it"
+            f"[Warning] {run_folder.REPORT} could not be made ({reason}); once that is "
+            f"mended, python tools/report.py {folder} makes it"
         )
     else:
         console.say(f"the report is {path}")

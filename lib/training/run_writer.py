@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -81,9 +82,11 @@ class RunWriter:
             write()
         except OSError as error:
             self.lost_a_file = True
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = ": free some space" if is_full else ""
             self._console.say(
                 f"[Warning] {name} could not be written ({error.strerror or error}); what was "
-                "there before is untouched and the run goes on: free some space"
+                f"there before is untouched and the run goes on{advice}"
             )
             return False
         return True

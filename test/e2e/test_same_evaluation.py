@@ -118,3 +118,41 @@ def test_a_report_evaluates_again_what_training_evaluated(
     after = read_predictions(run / "predictions.npz").predictions
     assert torch.equal(after.classes, before.classes)
     torch.testing.assert_close(after.probabilities, before.probabilities)
+
+
+def test_an_evaluation_writes_over_nothing_that_it_reads_and_not_into_the_data(
+    run: Path, data: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Fault L1."""
+    common = (VALID, data, "--testModel", run / "model_best.pth.tar", "--device", "cpu")
+    for name in ("config.yaml", "metrics.jsonl", "checkpoint.pth.tar", "classes.json"):
+        before = (run / name).read_bytes()
+        done = run_script(*common, "--out", tmp_path / "e", "--predictions", run / name)
+        assert done.returncode == 2 and "is a file to read" in done.stderr
+        assert (run / name).read_bytes() == before
+    result = tmp_path / "e" / "result.json"
+    done = run_script(*common, "--out", tmp_path / "e", "--predictions", result)
+    assert done.returncode == 2 and "is the file of --out result.json:" in done.stderr
+    for inside in ("val/eval", "val/c0/eval"):
+        done = run_script(*common, "--out", data / inside)
+        assert done.returncode == 2 and "whose folders are the classes" in done.stderr
+        assert not (data / inside).exists()
+
+
+def test_pictures_that_all_are_damaged_are_no_evaluation_and_no_training(
+    run: Path, tiny_yaml: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Fault S10: exit code 0 after nothing was evaluated; a traceback in training."""
+    for split in ("train", "val"):
+        for name in ("c0", "c1", "c2"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(2):
+                (tmp_path / split / name / f"{number}.png").write_text("x")
+    share = ("DATASET.BAD_IMAGES_MAX_SHARE", 1)
+    common = ("--device", "cpu", "--workers", 0, *share)
+    weights = ("--testModel", run / "model_best.pth.tar", "--out", tmp_path / "e")
+    done = run_script(VALID, tmp_path, *weights, *common)
+    assert done.returncode == 1
+    assert done.stderr.endswith("none of the 6 images can be read: nothing was evaluated\n")
+    done = run_script(TRAIN, tmp_path, "--cfg", tiny_yaml, "--out", tmp_path / "r", *common)
+    assert done.returncode == 2 and "none of a batch's pictures can be read" in done.stderr

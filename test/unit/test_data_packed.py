@@ -251,6 +251,7 @@ def set_at(content: object, place: tuple[str | int, ...], value: object) -> None
         (("parts",), []),
         (("parts", "val", "class_names"), [1, 2, 3]),
         (("parts", "val", "class_names"), "abc"),
+        (("parts", "val", "class_names"), ["c1", "c1", "c2"]),
         (("parts", "val", "shards"), None),
         (("parts", "val", "shards", 0, "num_bytes"), "8"),
         (("parts", "val", "shards", 0, "num_bytes"), -1),

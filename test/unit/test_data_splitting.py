@@ -84,3 +84,21 @@ def test_names_are_the_paths_below_the_folder(folder: str) -> None:
 def test_single_pictures_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="no class has two pictures"):
         SetAside(0.2).split(flowers(counts={"a": 1, "b": 1}), FOLDER)
+
+
+def test_an_evaluation_of_a_run_keeps_to_what_the_run_held_out(tmp_path: Path) -> None:
+    """Fault S: a picture that is gone moved others, so that trained ones were validated with."""
+    images = flowers()
+    train, val = SetAside(0.2).split(images, FOLDER)
+    rows = [f"train\t{path}" for path in train.paths] + [f"val\t{path}" for path in val.paths]
+    (tmp_path / "split.tsv").write_text("\n".join(["part\tfile", *rows, ""]))
+    again = SetAside.of_run(0.2, 0, tmp_path)
+    fewer = flowers(counts={**COUNTS, "rose": 25})
+    found = again.split(fewer, FOLDER)[1]
+    assert set(found.paths) == set(val.paths) & set(fewer.paths) and len(found) < len(val)
+    elsewhere = Path("/mnt/copy")
+    moved = again.split(flowers(elsewhere), elsewhere)[1]
+    assert names_below(moved, elsewhere) == names_below(val, FOLDER)
+    other = flowers(counts={"oak": 10, "elm": 10})
+    assert per_class(again.split(other, FOLDER)[1]) == {"oak": 2, "elm": 2}, "of another data set"
+    assert SetAside.of_run(0.2, 7, tmp_path / "none") == SetAside(0.2, 7)

@@ -178,3 +178,30 @@ def test_a_refused_picture_is_a_bad_one_with_its_reason(tmp_path: Path) -> None:
     ledger = BadImageLedger(None, policy="skip", max_share=0.5, num_images=1)
     with pytest.raises(ValueError, match="1 of 1 pictures can't be read"):
         ledger.record([bad])
+
+
+def planar_tiff(values: tuple[int, ...], *, bits: int) -> bytes:
+    """A picture of 2 x 2 in one colour, its planes one after the other."""
+    planes = [struct.pack("<H" if bits == 16 else "B", value) * 4 for value in values]
+    tags = [
+        (256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, 0), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 3, 0), (277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 3, 0), (284, 3, 1, 2),
+    ]  # fmt: skip
+    after = 8 + 2 + 12 * len(tags) + 4
+    size = len(planes[0])
+    offsets = [after + 30 + number * size for number in range(3)]
+    places = {258: after, 273: after + 6, 279: after + 18}
+    fields = b"".join(
+        struct.pack("<HHII", tag, kind, count, places.get(tag, value))
+        for tag, kind, count, value in tags
+    )
+    extra = struct.pack("<3H3I3I", *[bits] * 3, *offsets, *[size] * 3)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + fields + struct.pack("<I", 0) + extra + b"".join(planes)
+
+
+def test_deep_colours_in_separate_planes_are_refused() -> None:
+    """Fault S1: Pillow takes their low bytes for pixels."""
+    assert open_rgb(planar_tiff((255, 128, 1), bits=8)).getpixel((0, 0)) == (255, 128, 1)
+    with pytest.raises(ValueError, match="separate planes: save it interleaved"):
+        open_rgb(planar_tiff((0xFF10, 0x8020, 0x0030), bits=16))

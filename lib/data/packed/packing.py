@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from lib.data.bad_images import in_one_line
 from lib.data.image_list import ImageList, read_split, require_same_classes
 from lib.data.packed import reading
 from lib.data.packed.options import PackOptions
@@ -255,7 +256,7 @@ def _finish(
     table = target / run_folder.BAD_IMAGES
     table.unlink(missing_ok=True)
     if failed:
-        text = "".join(f"{path}\t{reason}\n" for path, reason in failed.items())
+        text = "".join(f"{in_one_line(path)}\t{reason}\n" for path, reason in failed.items())
         write_atomically(text.encode(errors="surrogateescape"), table)
     index = Index(
         {**options.recipe, "sources_sha256": _sum_of_lists(source, parts)},

@@ -141,6 +141,11 @@ def is_packed(root: Path | str) -> bool:
     return False
 
 
+def files_of(root: Path | str) -> tuple[Path, ...]:
+    """Return the files of a packed data set in a folder; none of one at an address."""
+    return () if is_url(root) else tuple(path for path in Path(root).rglob("*") if path.is_file())
+
+
 def read_train_val(
     root: Path | str, *, train_set: str, val_set: str
 ) -> tuple[ImageList, ImageList]:
@@ -200,6 +205,10 @@ def read_index(store: Store) -> Index:
         path = PurePosixPath(file.name)
         if path.is_absolute() or ".." in path.parts or "\0" in file.name or not path.name:
             raise ValueError(f"{where}: {shown(file.name)} is no file of this data set")
+    for name, part in index.parts.items():
+        names = part.class_names or ()
+        if len(set(names)) != len(names):
+            raise ValueError(f"{where}: {name} has a class name twice: it is damaged or was edited")
     return index
 
 
