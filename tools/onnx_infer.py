@@ -14,6 +14,7 @@ from lib.offline.infer.ais_bench_options import (
     asked_batch,
     asked_shapes,
     switch,
+    whole,
 )
 from lib.offline.infer.devices import run_on_devices
 from lib.offline.infer.runner import InferRequest
@@ -99,12 +100,12 @@ def _parse() -> argparse.Namespace:
     add("--output_dirname", help="name of the folder made there; without it the date and time")
     add("--outfmt", type=str.upper, default="BIN", choices=FORMATS, help="kind of files")
     add("--loop", "-l", type=_positive, default=1, help="how often each batch is computed")
-    add("--warmup_count", type=_not_negative, default=1, help="runs before times are taken")
+    add("--warmup_count", type=whole, default=1, help="runs before times are taken")
     add("--batchsize", type=_positive, help="for the throughput; without it the model's batch")
     add("--device", "-d", type=_devices, default="0", help="card, or list 1,2: a process each")
-    add("--dymBatch", type=_not_negative, default=0, help="batch of a model that leaves it open")
+    add("--dymBatch", type=whole, default=0, help="batch of a model that leaves it open")
     add("--pure_data_type", default="zero", choices=PURE_DATA_TYPES, help="the made-up data")
-    add("--output_batchsize_axis", type=_not_negative, default=0, help="the outputs' batch axis")
+    add("--output_batchsize_axis", type=whole, default=0, help="the outputs' batch axis")
     what = "also the H2D and D2H times"
     add("--display_all_summary", type=switch, nargs="?", const=True, default=False, help=what)
     add("--limit", type=_positive, help="take only so many files, the first ones")
@@ -116,21 +117,15 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _not_negative(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number >= 0")
-    return int(text)
-
-
 def _positive(text: str) -> int:
-    number = _not_negative(text)
+    number = whole(text)
     if number == 0:
         raise argparse.ArgumentTypeError("0 is no whole number >= 1")
     return number
 
 
 def _devices(text: str) -> tuple[int, ...]:
-    devices = tuple(_not_negative(part) for part in text.split(","))
+    devices = tuple(whole(part) for part in text.split(","))
     if max(devices) > _MAX_DEVICE or len(set(devices)) < len(devices):
         raise argparse.ArgumentTypeError(f"{text!r}: different numbers 0..{_MAX_DEVICE} are needed")
     return devices

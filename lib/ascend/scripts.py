@@ -148,7 +148,7 @@ def aipp_config(side: int) -> str:
         "    csc_switch: false",
         "    rbuv_swap_switch: false",
     ]
-    lines += [f"    mean_chn_{channel}: 0" for channel in range(3)]
+    lines += [f"    mean_chn_{c}: 0" for c in range(3)]
     lines += [f"    min_chn_{c}: {255 * mean:.10g}" for c, mean in enumerate(IMAGENET_MEAN)]
     lines += [f"    var_reci_chn_{c}: {1 / (255 * std):.10f}" for c, std in enumerate(IMAGENET_STD)]
     return "\n".join([*lines, "}", ""])

@@ -45,32 +45,21 @@ def height_and_width(text: str) -> Shapes:
     return {"": (height, width)}
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """Return a number of up to nine digits. Raises argparse.ArgumentTypeError."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number >= 0")
     return int(text)
 
 
-# What they ask for is done by an NPU's driver, or in another way here.
+# What they ask for is done by an NPU's driver, or in another way here; divide_input is always on.
+_SWITCHES = (
+    "debug", "profiler", "profiler_rename", "dump", "dump_npy", "pipeline", "energy_consumption",
+    "perf", "divide_input", "auto_set_dymshape_mode", "auto_set_dymdims_mode",
+)  # fmt: skip
+_TEXTS = ("npu_id", "acl_json_path", "aipp_config", "outputSize")
 _WITHOUT_MEANING: Mapping[str, Callable[[str], object]] = MappingProxyType(
-    {
-        "--debug": switch,
-        "--profiler": switch,
-        "--profiler_rename": switch,
-        "--dump": switch,
-        "--dump_npy": switch,
-        "--pipeline": switch,
-        "--energy_consumption": switch,
-        "--perf": switch,
-        "--divide_input": switch,  # always done
-        "--auto_set_dymshape_mode": switch,
-        "--auto_set_dymdims_mode": switch,
-        "--threads": _whole,
-        "--npu_id": str,
-        "--acl_json_path": str,
-        "--aipp_config": str,
-        "--outputSize": str,
-    }
+    {**dict.fromkeys(_SWITCHES, switch), **dict.fromkeys(_TEXTS, str), "threads": whole}
 )
 _RUN_MODES = ("array", "files", "tensor", "full")
 
@@ -100,7 +89,7 @@ def add_ais_bench_options(parser: ArgumentParser) -> None:
     what = "changes nothing here"
     group.add_argument("--run_mode", action=_Left, choices=_RUN_MODES, help=what)
     for name, kind in _WITHOUT_MEANING.items():
-        group.add_argument(name, action=_Left, type=kind, nargs="?", const=True, help=what)
+        group.add_argument(f"--{name}", action=_Left, type=kind, nargs="?", const=True, help=what)
 
 
 def asked_shapes(args: argparse.Namespace) -> Shapes:

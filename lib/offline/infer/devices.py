@@ -44,7 +44,7 @@ def _run_in_processes(request: InferRequest, devices: Sequence[int]) -> Outcome:
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-    return _together([answer for answer in answers if isinstance(answer, Outcome)], devices)
+    return _together([answer for answer in answers if isinstance(answer, Outcome)])
 
 
 def _part(request: InferRequest, devices: Sequence[int], index: int) -> InferRequest:
@@ -89,15 +89,15 @@ def _answer(child: tuple[SpawnProcess, Connection], device: int) -> Outcome | Ex
     return answer
 
 
-def _together(outcomes: Sequence[Outcome], devices: Sequence[int]) -> Outcome:
-    """One outcome: every device's lines in turn, then the sums."""
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return one outcome: every device's lines in turn, then the sums."""
     num_images = sum(outcome.num_images for outcome in outcomes)
     start_s = min(outcome.start_s for outcome in outcomes)
     end_s = max(outcome.end_s for outcome in outcomes)
     images_per_s = sum(outcome.images_per_s for outcome in outcomes)
     lines = [line for outcome in outcomes for line in outcome.lines]
     lines.append(
-        end_to_end_line(num_images, end_s - start_s, f"end-to-end of {len(devices)} devices")
+        end_to_end_line(num_images, end_s - start_s, f"end-to-end of {len(outcomes)} devices")
     )
     lines.append(f"[INFO] summary throughput: {images_per_s}")
     problems = tuple(problem for outcome in outcomes for problem in outcome.problems)
