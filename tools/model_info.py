@@ -38,6 +38,7 @@ def main() -> int:
         info_table,
         measure_model,
     )
+    from lib.models.guess import arch_name
     from lib.models.hrnet import ARCHS, build_hrnet, find_spec
 
     image_size, num_classes = PUBLISHED_IMAGE_SIZE, PUBLISHED_NUM_CLASSES
@@ -48,8 +49,7 @@ def main() -> int:
         config = load_config(arguments.cfg)
         spec = network_spec(config)
         # An official yaml spells out a network that most often has a name of its own.
-        name = next((name for name in ARCHS if ARCHS[name] == spec), config.MODEL.NAME)
-        specs = {name: spec}
+        specs = {arch_name(spec) or config.MODEL.NAME: spec}
         image_size = config.MODEL.IMAGE_SIZE[0]
         num_classes = config.MODEL.NUM_CLASSES or num_classes
     image_size = arguments.image_size or image_size

@@ -35,8 +35,8 @@ from lib.config.recipe import (
     eval_resize,
 )
 from lib.models.build import network_spec
-from lib.models.guess import guess_spec
-from lib.models.hrnet import ARCHS, HRNetSpec, build_hrnet
+from lib.models.guess import arch_name, guess_spec
+from lib.models.hrnet import HRNetSpec, build_hrnet
 from lib.models.weights.facts import ARCH, CLASS_NAMES, FLIP, RECIPE
 from lib.models.weights.find import published
 from lib.models.weights.load import WeightFile, load_weights, read_weights
@@ -126,7 +126,7 @@ def facts_of(config: CfgNode, class_names: Sequence[str]) -> Mapping[str, object
     """Return the record that a run's weight files carry."""
     spec = network_spec(config)
     return {
-        ARCH: _arch_name(spec, config.MODEL.NAME),
+        ARCH: arch_name(spec) or config.MODEL.NAME,
         RECIPE: eval_recipe(config).as_json(),
         CLASS_NAMES: list(class_names),
         FLIP: True if config.TEST.FLIP else None,
@@ -147,11 +147,7 @@ def _record(file: WeightFile, beside: Path | None, entry: Entry | None) -> _Reco
         config = _quietly_loaded(beside)
         return _Record(eval_recipe(config), str(beside), config.TEST.FLIP)
     if entry is not None:
-        side = entry.image_size
-        recipe = Recipe(
-            resize=int(side / entry.crop_share), crop=side, interpolation=entry.interpolation
-        )
-        return _Record(recipe, f"as {entry.source} publishes {entry.name}", binds=False)
+        return _Record(entry.recipe, f"as {entry.source} publishes {entry.name}", binds=False)
     return None
 
 
@@ -164,7 +160,7 @@ def _misfit(beside: Path, file: WeightFile) -> str:
     config = _quietly_loaded(beside)
     guessed, spec = guess_spec(file.weights), network_spec(config)
     if guessed not in (None, spec):
-        ours, theirs = (_arch_name(found, "another network") for found in (spec, guessed))
+        ours, theirs = (arch_name(found) or "another network" for found in (spec, guessed))
         return f"{beside} is of {ours}, and the weights beside it are of {theirs}"
     if RECIPE in file.facts:
         differences = eval_recipe(config).differences(_recorded_recipe(file))
@@ -229,20 +225,16 @@ def _network(
             raise ValueError(
                 f"{file.path} has not the names of an HRNet's weights: is it of another network?"
             )
-        return guessed, _arch_name(guessed, "of no published form"), "by the weights' shapes"
+        return guessed, arch_name(guessed) or "of no published form", "by the weights' shapes"
     spec = network_spec(config)
-    name, source = _arch_name(spec, config.MODEL.NAME), base or "MODEL.NAME"
+    name, source = arch_name(spec) or config.MODEL.NAME, base or "MODEL.NAME"
     if guessed not in (None, spec):
-        theirs = _arch_name(guessed, "a network of no published form")
+        theirs = arch_name(guessed) or "a network of no published form"
         raise ValueError(
             f"{source} is of {name}, and the weights in {file.path} are of {theirs}: leave it "
             "out, or give the yaml of these weights"
         )
     return spec, name, f"by {source}"
-
-
-def _arch_name(spec: HRNetSpec, otherwise: str) -> str:
-    return next((name for name, known in ARCHS.items() if known == spec), otherwise)
 
 
 def _check_num_classes(file: WeightFile, config: CfgNode, source: str) -> None:

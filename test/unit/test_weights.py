@@ -20,10 +20,10 @@ from published import PUBLISHED
 from range_server import RangeServer, WeightHandler, serving
 from safetensors.torch import save_file
 
+from lib.models.guess import guess_spec, nearest_arch
 from lib.models.hrnet import ARCHS, build_hrnet
 from lib.models.weights.find import cached, find_weights
-from lib.models.weights.inspect import nearest_arch
-from lib.models.weights.load import WeightFile, read_weights
+from lib.models.weights.load import read_weights
 from lib.models.weights.registry import DEFAULTS, ENTRIES, lookup
 from lib.models.weights.transfer import DownloadError
 from lib.runtime.environment import read_cache_variables
@@ -107,7 +107,7 @@ def test_names_are_ours_a_networks_alone_or_timms_own() -> None:
 
 def test_every_address_of_the_registry_stands_in_the_public_address_statement() -> None:
     statement = (REPO / "public_address_statement.md").read_text()
-    for path in sorted((REPO / "lib" / "weights").glob("*.py")):
+    for path in sorted((REPO / "lib" / "models" / "weights").glob("*.py")):
         for host in re.findall(r"https://[\w.-]+\.\w+", path.read_text()):
             row = f"| {path.relative_to(REPO)} | {host}"
             assert row in statement, row
@@ -369,10 +369,13 @@ def test_a_file_that_has_a_published_name_is_a_file(run_script: RunScript, tmp_p
 def test_each_network_is_told_by_its_weights(arch: str) -> None:
     with torch.device("meta"):
         weights = build_hrnet(ARCHS[arch], 7).state_dict()
-    assert nearest_arch(WeightFile(Path("x"), weights, None)) == arch
+    assert nearest_arch(weights) == arch
     for name in [name for name in weights if name.startswith(("stage4.", "layer1."))]:
         del weights[name]
-    assert nearest_arch(WeightFile(Path("x"), weights, None)) == arch
+    assert nearest_arch(weights) == arch
+    for name in [name for name in weights if ".0.branches.1." in name]:
+        del weights[name]
+    assert guess_spec(weights) is None
 
 
 def test_inspect_lists_everything_that_does_not_fit(run_script: RunScript, tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from yacs.config import CfgNode
 from lib.config.load import load_config
 from lib.config.recipe import Recipe, eval_recipe
 from lib.models.build import network_spec
+from lib.models.guess import arch_name, nearest_arch
 from lib.models.hrnet import ARCHS, HRNetSpec, build_hrnet
 from lib.models.weights.facts import ARCH, CLASS_NAMES, KEY, RECIPE, facts_text, with_facts
 from lib.models.weights.find import published
@@ -38,7 +38,7 @@ def inspect(source: Path | str) -> list[str]:
     weights = file.weights
     digest = sha256_of(file.path)
     types = Counter(str(value.dtype).removeprefix("torch.") for value in weights.values())
-    arch = nearest_arch(file)
+    arch = nearest_arch(file.weights)
     lines = [
         f"file       {file.path}, {file.path.stat().st_size / 1e6:.1f} MB",
         f"sha256     {digest}{_published(digest)}",
@@ -91,7 +91,7 @@ def convert(source: Path | str, output: Path, config: CfgNode | None = None) -> 
     facts = {
         **_recipe_facts(published(source), own),
         **file.facts,
-        ARCH: next((name for name in ARCHS if ARCHS[name] == spec), file.facts.get(ARCH)),
+        ARCH: arch_name(spec) or file.facts.get(ARCH),
         CLASS_NAMES: None if names is None else list(names),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def _spec(file: WeightFile, config: CfgNode | None, own: CfgNode | None) -> HRNe
     """Return the network of weights; `config` is asked for, `own` may be what stands beside."""
     if config is not None:
         return network_spec(config)
-    arch = nearest_arch(file)
+    arch = nearest_arch(file.weights)
     fits = arch is not None and not find_misfits(_own_weights(arch, file), file.weights)
     if own is not None and not fits:
         return network_spec(own)
@@ -128,36 +128,8 @@ def _spec(file: WeightFile, config: CfgNode | None, own: CfgNode | None) -> HRNe
 def _recipe_facts(entry: Entry | None, config: CfgNode | None) -> dict[str, object]:
     """Return the input recipe of published weights, or of a configuration."""
     if entry is not None:
-        size = entry.image_size
-        resize = math.floor(size / entry.crop_share)
-        recipe = Recipe(crop=size, resize=resize, interpolation=entry.interpolation)
-        return {RECIPE: recipe.as_json()}
+        return {RECIPE: entry.recipe.as_json()}
     return {} if config is None else {RECIPE: eval_recipe(config).as_json()}
-
-
-def nearest_arch(file: WeightFile) -> str | None:
-    """Return the published network whose widths and depths the weights show; None: no HRNet."""
-    counts = {arch: _num_signs(spec, file.weights) for arch, spec in ARCHS.items()}
-    best = max(counts, key=counts.__getitem__)
-    return best if counts[best] else None
-
-
-def _num_signs(spec: HRNetSpec, weights: Mapping[str, torch.Tensor]) -> int:
-    """Count the branches whose width is the network's, twice where they also end where its do."""
-    num_signs = 0
-    for number, stage in enumerate((spec.stage1, spec.stage2, spec.stage3, spec.stage4), start=1):
-        for branch, channels in enumerate(stage.num_channels):
-            block = "layer1.{1}.conv1.weight"
-            if number > 1:
-                block = f"stage{number}.{{0}}.branches.{branch}.{{1}}.conv1.weight"
-            last = weights.get(block.format(stage.num_modules - 1, stage.num_blocks[branch] - 1))
-            if last is None or last.shape[0] != channels:
-                continue
-            goes_on = block.format(0, stage.num_blocks[branch]) in weights
-            if number > 1:
-                goes_on |= block.format(stage.num_modules, 0) in weights
-            num_signs += 1 if goes_on else 2
-    return num_signs
 
 
 def _own_weights(arch: str, file: WeightFile) -> dict[str, torch.Tensor]:

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
+from lib.config.recipe import Recipe
 
-MEAN, STD = IMAGENET_MEAN, IMAGENET_STD  # of all of them
 TIMM, OFFICIAL, MMPRETRAIN, PADDLE = "timm", "HRNet", "mmpretrain", "PaddleClas"
 
 
@@ -37,6 +36,13 @@ class Entry:
     crop_share: float = 0.875
     interpolation: str = "bilinear"
     image_size: int = 224
+
+    @property
+    def recipe(self) -> Recipe:
+        """The publisher's preprocessing; mean and deviation are ImageNet's in all of them."""
+        size = self.image_size
+        resize = int(size / self.crop_share)
+        return Recipe(resize=resize, crop=size, interpolation=self.interpolation)
 
     @property
     def preprocessing(self) -> str:
