@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -83,6 +84,7 @@ def run_in_processes(
 
 
 def _set_up_worker() -> None:
+    gc.freeze()  # ONNX Runtime sessions of the parent would hang where they are collected here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the workers too
     signal.signal(signal.SIGTERM, _leave)
     end_with_parent()
