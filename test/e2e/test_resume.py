@@ -55,10 +55,18 @@ def records(folder: Path, kind: str) -> list[dict[str, object]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
+def environment_of(process: str) -> bytes:
+    """The environment that a process was started with; empty where it has ended by now."""
+    try:
+        return Path(f"/proc/{process}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
 def ranks_of(launcher: subprocess.Popen[str], *, at_least: int = 2) -> list[int]:
     """Return the process ids of the ranks that a launcher has started."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    ranks = [int(c) for c in children if b"LOCAL_RANK=" in Path(f"/proc/{c}/environ").read_bytes()]
+    ranks = [int(child) for child in children if b"LOCAL_RANK=" in environment_of(child)]
     assert len(ranks) >= at_least
     return ranks
 

@@ -168,6 +168,6 @@ def test_without_torchvision_extras_are_refused_in_a_line(
     extras: Extras, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.transforms.v2", None)
-    with pytest.raises(ValueError, match="AUG.AUTO and AUG.ERASE need torchvision") as error:
+    with pytest.raises(ValueError, match="AUG.AUTO and AUG.ERASE need the torchvision") as error:
         changer(extras)
     assert "\n" not in str(error.value)

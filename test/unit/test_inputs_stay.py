@@ -69,11 +69,11 @@ def test_an_evaluation_replaces_neither_its_input_nor_a_training_runs_results(
     (tmp_path / "0.png").write_text("a photo")
     folder = tmp_path / "eval"
     request = EvalRequest(tmp_path, tmp_path / "w.pth", folder, "x")
-    _check_outputs(request, images)
+    _check_outputs(request, images, "val")
     request = EvalRequest(tmp_path, tmp_path / "w.pth", folder, "x", predictions=tmp_path / "0.png")
     with pytest.raises(ValueError, match="--predictions '.*0.png' is a file to read"):
-        _check_outputs(request, images)
+        _check_outputs(request, images, "val")
     (tmp_path / "metrics.jsonl").write_text("{}")
     request = EvalRequest(tmp_path, tmp_path / "w.pth", tmp_path, "x")
     with pytest.raises(ValueError, match="training run, .* another --out, such as .*/eval"):
-        _check_outputs(request, images)
+        _check_outputs(request, images, "val")
