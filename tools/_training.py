@@ -109,7 +109,7 @@ def start_training(
     """Train into the run folder, on the cards that the options ask for.
 
     `introduce` says once what there is to say before, when nothing is wrong with the request.
-    Raises what `lib.trainer.train` raises.
+    Raises what `lib.training.run.train` raises.
     """
     from lib.training.run import train
     from lib.training.start import check_request, fetch_pretrained
