@@ -211,6 +211,15 @@ read_options() { # read_options train|eval|chain [NAME=DEFAULT ...] -- ARGUMENT.
 
 # ---- one run ----
 
+keep_to_one_run() { # the folder is emptied at each start, but not under a run that still writes there
+  local lock=$output.lock
+  mkdir -p -- "${output%/*}"
+  exec 9>"$lock"
+  if command -v flock >/dev/null && ! flock -n 9; then
+    fail "another launcher is running with $output: wait for it, or give another --device_id"
+  fi
+}
+
 prepare() { # prepare LOG_PREFIX: sets output (a fresh folder) and log
   find_python
   cd -- "$repo_root" || exit
@@ -227,6 +236,7 @@ prepare() { # prepare LOG_PREFIX: sets output (a fresh folder) and log
   # Machines often share this checkout: each has a folder of its own, and none clears another's.
   if ((${value[dn]:-0} > 0)); then output+=/node_${value[dn]}; fi
   log=$output/$1_$ASCEND_DEVICE_ID.log
+  keep_to_one_run
   if [ -d "$output" ]; then find "$output" -mindepth 1 -maxdepth 1 ! -name 'node_*' -exec rm -rf -- {} +; fi
   mkdir -p -- "$output"
   : >"$output/.started"

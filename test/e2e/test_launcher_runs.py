@@ -207,6 +207,19 @@ def test_a_signal_is_forwarded_and_the_launcher_ends_with_the_programs_code(
     assert "[Error]" not in stderr, "it was asked for"
 
 
+def test_a_launcher_does_not_empty_the_folder_of_one_that_runs(repo: Repository) -> None:
+    """Fault L: the log of a training was deleted by an evaluation beside it."""
+    process = repo.start("train_full_1p.sh")
+    second = repo.run("train_eval_1p.sh")
+    assert second.returncode == 2
+    assert "another launcher is running with test/output/0" in only_error_line(second)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    log = (repo.root / "test/output/0/train_0.log").read_text()
+    assert "ready\n" in log and "state saved\n" in log
+    assert repo.run("train_full_1p.sh").returncode == 0, "it is free again"
+
+
 def test_a_second_signal_does_not_make_the_launcher_leave_its_program(repo: Repository) -> None:
     process = repo.start("train_full_1p.sh")
     for _ in range(3):
