@@ -5,6 +5,7 @@ A data path holds class folders (`image_list`), or a packed data set (`packed`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from lib.config.recipe import Recipe, eval_recipe
 from lib.data import image_list
 from lib.data.augmenting import Extras
 from lib.data.decoding import choose_decoder, has_fast_decoder
-from lib.data.image_list import ImageList
+from lib.data.image_list import ImageList, sub_folders
 from lib.data.loading import LoaderOptions, eval_loader, num_workers, train_loader
 from lib.data.packed import reading
 from lib.data.packed.reading import is_packed
@@ -49,6 +50,22 @@ def picture_folders(config: CfgNode, data_path: Path | str) -> tuple[Path, ...]:
         return ()
     parts = [data.TRAIN_SET] if data.VAL_SHARE else [data.TRAIN_SET, data.TEST_SET]
     return tuple(Path(data_path) / part for part in parts)
+
+
+def overlap_remarks(config: CfgNode, data_path: Path | str) -> list[str]:
+    """Return remarks on class folders that are one folder by two names, and on a single class."""
+    remarks: list[str] = []
+    name_of: dict[str, Path] = {}
+    folders = picture_folders(config, data_path)
+    for folder in folders:
+        names = sub_folders(folder) if folder.is_dir() else ()
+        if len(names) == 1 and folder == folders[0]:
+            remarks.append(f"{folder} has one class alone: there is nothing to learn")
+        for name in names:
+            first = name_of.setdefault(os.path.realpath(folder / name), folder / name)
+            if first != folder / name:
+                remarks.append(f"{folder / name} is the same folder as {first}: is that meant?")
+    return remarks[:_MOST_REMARKS]
 
 
 def unused_part_remark(config: CfgNode, data_path: Path | str) -> str | None:
@@ -137,6 +154,7 @@ def _options(config: CfgNode, processes: Processes) -> partial[LoaderOptions]:
 
 
 _NOTHING = SetAside(0.0)
+_MOST_REMARKS = 3  # on folders that are one
 
 
 def read_train_val(

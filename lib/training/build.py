@@ -19,6 +19,7 @@ from lib.data.build import (
     agree_on_decoder,
     build_eval_loader,
     build_train_loader,
+    overlap_remarks,
     read_images,
     unused_part_remark,
 )
@@ -123,6 +124,7 @@ def build_training(asked: CfgNode, request: TrainRequest, processes: Processes) 
     remarks = (
         data.position_remark,
         unused_part_remark(config, request.data_path),
+        *overlap_remarks(config, request.data_path),
         *look_alike_remarks(start, data.images.class_names),
         decoder_remark(start, data.decoder),
         teacher_remark(start, objective.teacher_sum),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lib.config.load import load_config
+from lib.data.build import overlap_remarks
 from lib.metrics.meter import Metrics
 from lib.metrics.stats import EpochStats, EvalStats
 from lib.runtime.distributed import Processes
@@ -65,3 +67,20 @@ def test_equal_runs_begin_with_equal_random_generators(tiny_data, tiny_yaml, tmp
         build_training(config, TrainRequest(tiny_data, tmp_path, "tiny"), processes)
         states.append(random.getstate())
     assert states[0] == states[1]
+
+
+def test_folders_that_are_one_and_a_single_class_are_said(tmp_path: Path) -> None:
+    """Fault S: training and validation were of the same pictures, without a word."""
+    config = load_config()
+    for name in ("train/a", "train/b"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "val").symlink_to("train")
+    first, second = overlap_remarks(config, tmp_path)
+    assert first == f"{tmp_path}/val/a is the same folder as {tmp_path}/train/a: is that meant?"
+    assert f"{tmp_path}/val/b is the same" in second
+    (tmp_path / "val").unlink()
+    (tmp_path / "val/a").mkdir(parents=True)
+    (tmp_path / "val/b").mkdir()
+    assert overlap_remarks(config, tmp_path) == []
+    (tmp_path / "train/b").rmdir()
+    assert "one class alone" in overlap_remarks(config, tmp_path)[0]
