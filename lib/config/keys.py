@@ -1,8 +1,7 @@
 """The keys of the configuration: each one's default, allowed values and meaning, in one row.
 
-The yacs defaults, the checks, the remarks on settings without effect, the suggestions for unknown
-keys and the table of the documents are made from these rows. A key exists here only if some code
-reads it.
+Defaults, checks, remarks on settings without effect and suggestions for unknown keys are made from
+these rows. A key exists here only if some code reads it.
 """
 
 from __future__ import annotations
@@ -252,15 +251,3 @@ def unused_settings(config: CfgNode) -> list[str]:
         if key.read_if and value != key.default and not key.read_if.holds(config):
             unused.setdefault(key.read_if, []).append(f"{key.name} {value}")
     return [f"{', '.join(names)}: no effect unless {c.words}" for c, names in unused.items()]
-
-
-def key_table() -> str:
-    """Return all keys as a table in Markdown."""
-    lines = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
-    for key in KEYS:
-        allowed = key.allowed or ""
-        if isinstance(allowed, tuple):
-            allowed = ", ".join(map(str, allowed))
-        default = str(key.default).lower() if isinstance(key.default, bool) else key.default
-        lines.append(f"| `{key.name}` | {default} | {allowed} | {key.meaning} |")
-    return "\n".join(lines)

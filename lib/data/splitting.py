@@ -8,9 +8,13 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib.data.bad_images import in_one_line
 from lib.data.image_list import ImageList
 from lib.data.picture_files import LeftOut
+from lib.runtime.files import write_atomically
 from lib.runtime.run_folder import SPLIT
+
+_TRAIN, _VAL = "train", "val"  # in split.tsv
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,9 @@ class SetAside:
 
         All pictures that it names lie in DATASET.TRAIN_SET, which is what their paths share.
         """
-        listing = folder / SPLIT
-        if not share or not listing.is_file():
+        if not share or not (folder / SPLIT).is_file():
             return cls(share, seed)
-        text = listing.read_bytes().decode("utf-8", errors="surrogateescape")
-        rows = [line.partition("\t")[::2] for line in text.split("\n")[1:] if "\t" in line]
-        top = os.path.commonpath([os.path.dirname(path) for _, path in rows] or [""])
-        names = {"train": set(), "val": set()}  # type: dict[str, set[str]]
-        for split, path in rows:
-            names.setdefault(split, set()).add(os.path.relpath(path, top))
-        return cls(share, seed, frozenset(names["val"]), frozenset(names["train"]))
+        return cls(share, seed, *_read_split(folder / SPLIT))
 
     def split(self, images: ImageList, folder: Path) -> tuple[ImageList, ImageList]:
         """Return the pictures to train on and those set aside, each in the order of `images`.
@@ -53,6 +50,8 @@ class SetAside:
         Raises ValueError where no class has two pictures, or none is left of those kept.
         """
         names = names_below(images, folder)
+        if self.trained:
+            names = [in_one_line(name) for name in names]  # as they are listed
         is_other_data = self.trained and not (self.trained | (self.kept or set())) & set(names)
         is_drawn = self.kept is None or is_other_data
         aside = self._chosen(names, images.targets) if is_drawn else self._kept(names)
@@ -88,6 +87,26 @@ class SetAside:
 
     def _hash(self, name: str) -> bytes:
         return hashlib.sha256(f"{self.seed}/".encode() + os.fsencode(name)).digest()
+
+
+def write_split(images: ImageList, val_images: ImageList, folder: Path) -> None:
+    """Write split.tsv: the pictures to train on, and those set aside. Raises OSError."""
+    lines = ["part\tfile"]
+    for split, listed in ((_TRAIN, images), (_VAL, val_images)):
+        lines += [f"{split}\t{in_one_line(path)}" for path in listed.paths]
+    text = "\n".join([*lines, ""])
+    write_atomically(text.encode(errors="surrogateescape"), folder / SPLIT)
+
+
+def _read_split(listing: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what is set aside and what is trained on, below the folder that they share."""
+    text = listing.read_bytes().decode("utf-8", errors="surrogateescape")
+    rows = [line.partition("\t")[::2] for line in text.split("\n")[1:] if "\t" in line]
+    top = os.path.commonpath([os.path.dirname(path) for _, path in rows] or [""])
+    names = [(split, os.path.relpath(path, top)) for split, path in rows]
+    return tuple(  # type: ignore[return-value]
+        frozenset(name for split, name in names if split == wanted) for wanted in (_VAL, _TRAIN)
+    )
 
 
 def names_below(images: ImageList, folder: Path) -> list[str]:

@@ -189,11 +189,13 @@ def _check_outputs(request: EvalRequest, images: ImageList, test_set: str) -> No
         choice.class_map,
         choice.train_classes,
         *(folder / LABEL_FILE for folder in (val_set.parent, val_set)),
-        *(images.paths if images.contents is None else files_of(request.data_path)),
     )
+    # Results lie outside the data, so that they are no pictures of it; of those there may be many.
+    data = images.paths if images.contents is None else files_of(request.data_path)
     names = (*_RESULTS, run_folder.BAD_IMAGES)
     results = {f"--out {name}": request.folder / name for name in names}
     check_outputs({**results, "--predictions": request.predictions}, read)
+    check_outputs({"--predictions": request.predictions}, data)
     if (request.folder / run_folder.METRICS).exists():
         raise ValueError(
             f"{request.folder} is the folder of a training run, whose results would be replaced: "

@@ -16,6 +16,7 @@ from lib.config.recipe import Recipe
 from lib.data.picture_files import find_pictures, network_input
 from lib.export.graph import INPUT, OUTPUT
 from lib.export.options import DYNAMIC_CHECKS, ExportOptions
+from lib.runtime.files import finite
 from lib.runtime.text import one_line
 
 FloatArray = npt.NDArray[np.float32]
@@ -50,8 +51,8 @@ class Check:
             "images": self.images,
             "num_images": self.num_images,
             "num_padding": self.num_padding,
-            "max_abs_error": _finite(self.max_abs_error),
-            "relative_error": _finite(self.relative_error),
+            "max_abs_error": finite(self.max_abs_error),
+            "relative_error": finite(self.relative_error),
             "top1_agreement": self.top1_agreement,
         }
 
@@ -62,10 +63,6 @@ class Check:
             f"max error {self.max_abs_error:.3g}, relative {self.relative_error:.2g}, "
             f"top-1 agreement {100 * self.top1_agreement:.4g} %"
         )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)

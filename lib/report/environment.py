@@ -1,17 +1,15 @@
-"""What a run computed with: device, versions, machine; environment.json of the run folder."""
+"""Device, versions and machine of a run, for environment.json in its folder."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from lib.runtime import device as devices
-from lib.runtime.doctor.facts import gather
+from lib.runtime.doctor.facts import gather, output_of
 from lib.runtime.doctor.probe import Probe
 from lib.runtime.doctor.report import fact_lines
 from lib.runtime.environment import read_cann_variables
@@ -54,22 +52,10 @@ def git_commit(root: Path) -> str:
 
     '' where `root` is no checkout of its own, or git is not installed or refuses it.
     """
-    program = shutil.which("git")
-    if program is None or not (root / ".git").exists():  # a checkout around it is another project
+    if not (root / ".git").exists():  # a checkout around it is another project
         return ""
     words = ("describe", "--always", "--abbrev=40", "--dirty= with changes", "--exclude=*")
-    try:
-        done = subprocess.run(
-            [program, "-C", str(root), *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_GIT_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return output_of("git", "-C", str(root), *words, timeout_s=_GIT_TIMEOUT_S).strip()
 
 
 def _requirements() -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lib.data.loading import Batch
 from lib.metrics.meter import Metrics
-from lib.metrics.stats import IntervalStats
+from lib.metrics.stats import EpochStats, IntervalStats
 from lib.runtime.distributed import Processes
 from lib.training.steps import StepRange
 
@@ -81,11 +81,26 @@ class Clock:
             loss_scale=scale,
         )
 
-    def averages(self, processes: Processes) -> tuple[float, float, int]:
-        """Return (seconds a step, images a second, images), over all ranks without the warm-up."""
+    def epoch(
+        self,
+        processes: Processes,
+        metrics: Metrics,
+        *,
+        num_done: int,
+        loss: float,
+        signal: int,
+    ) -> EpochStats:
+        """End an epoch; `loss` is that of its last console line.
+
+        Its speed is over all ranks, and without the warm-up.
+        """
         (num_images,) = processes.sum([self._counted.num_images])
-        return (
-            self._counted.time_s / max(1, self._counted.num_steps),
-            num_images / max(self._counted.time_s, 1e-9),
-            num_images,
+        return EpochStats(
+            metrics,
+            time_s=self._counted.time_s / max(1, self._counted.num_steps),
+            images_per_s=num_images / max(self._counted.time_s, 1e-9),
+            num_steps_done=num_done,
+            last_loss=loss,
+            stop_signal=signal,
+            num_images_timed=num_images,
         )

@@ -51,7 +51,7 @@ def train_one_epoch(
         rate = hooks.learning_rate(step)
         set_learning_rate(optimizer, rate)
         precision.clear_gradients(optimizer)
-        whole = objective.mixed(batch, forward_pass, epoch=steps.epoch, step=step)
+        whole = objective.mixed_batch(batch, forward_pass, epoch=steps.epoch, step=step)
         micro_batches = split_batch(*whole, num_micro_batches)
         for number, (images, labels) in enumerate(micro_batches, start=1):
             # Between cards gradients travel once a step, with the last micro-batch.
@@ -79,8 +79,7 @@ def train_one_epoch(
         if stop_signal:
             total = total + read()[0]
             break
-    time_s, images_per_s, num_timed = clock.averages(processes)
-    return EpochStats(total, time_s, images_per_s, num_done, last_loss, stop_signal, num_timed)
+    return clock.epoch(processes, total, num_done=num_done, loss=last_loss, signal=stop_signal)
 
 
 def _read_metrics(

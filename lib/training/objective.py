@@ -33,7 +33,7 @@ class Objective:
         """The SHA-256 sum of the teacher's weight file; '' where there is none."""
         return "" if self.teacher is None else self.teacher.sha256
 
-    def mixed(
+    def mixed_batch(
         self, batch: Batch, forward_pass: ForwardPass, *, epoch: int, step: int
     ) -> tuple[Tensor, Labels]:
         """Return the pictures before their normalization, and labels; mixed on the device.

@@ -6,8 +6,8 @@ import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lib.data.bad_images import in_one_line
 from lib.data.build import input_choices
+from lib.data.splitting import write_split
 from lib.metrics.stats import EpochStats, EvalStats, IntervalStats
 from lib.report import log
 from lib.report.environment import environment_facts
@@ -66,7 +66,7 @@ class RunWriter:
         if not self._request.is_performance:
             self.write_or_warn(run_folder.ENVIRONMENT, self._write_environment)
         if config.DATASET.VAL_SHARE:
-            self._write_split()
+            write_split(data.images, data.val_images, self._folder)
         self._console.introduce()
 
     def close(self) -> None:
@@ -190,14 +190,6 @@ class RunWriter:
             self._console.say(f"an older run was here; its files are now in {moved_to}")
         for name, content in files.items():  # the best model so far goes on with the run
             write_atomically(content, self._folder / name)
-
-    def _write_split(self) -> None:
-        data = self._setup.data
-        lines = ["part\tfile"]
-        for split, images in (("train", data.images), ("val", data.val_images)):
-            lines += [f"{split}\t{in_one_line(path)}" for path in images.paths]
-        text = "\n".join([*lines, ""])
-        write_atomically(text.encode(errors="surrogateescape"), self._folder / run_folder.SPLIT)
 
     def _write_environment(self) -> None:
         facts = environment_facts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from lib.metrics.meter import Metrics
@@ -32,7 +33,7 @@ class StateSaver:
 
     def save_weights(self, name: str) -> bool:
         """Write the weights that are evaluated; return False where they could not be written."""
-        return self._write(name, bare_weights(self._setup))
+        return self._write(name, lambda: bare_weights(self._setup))
 
     def save_state(self, epoch: int, step: int, metrics: Metrics) -> bool:
         """Write checkpoint.pth.tar; a collective operation, ended when the file is whole.
@@ -46,7 +47,7 @@ class StateSaver:
             state = training_state(
                 self._setup, self._progress, position=position, metrics=metrics, rng=rng
             )
-            is_written = self._write(run_folder.CHECKPOINT, to_cpu(state))
+            is_written = self._write(run_folder.CHECKPOINT, lambda: to_cpu(state))
         self._processes.barrier()  # no rank may leave, and be reaped, while the file is written
         return is_written
 
@@ -61,6 +62,7 @@ class StateSaver:
             "with the same command and --auto_resume"
         )
 
-    def _write(self, name: str, content: object) -> bool:
+    def _write(self, name: str, content: Callable[[], object]) -> bool:
+        """Write what `content` returns, which only rank 0 is asked for."""
         path = self._request.folder / name
-        return self._writer.write_or_warn(name, lambda: save_atomically(content, path))
+        return self._writer.write_or_warn(name, lambda: save_atomically(content(), path))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib.data.image_list import ImageList
-from lib.data.splitting import SetAside, names_below
+from lib.data.splitting import SetAside, names_below, write_split
 
 FOLDER = Path("/data/flowers")
 COUNTS = {"rose": 40, "lily": 10, "moss": 2, "fern": 1}
@@ -102,3 +102,12 @@ def test_an_evaluation_of_a_run_keeps_to_what_the_run_held_out(tmp_path: Path) -
     other = flowers(counts={"oak": 10, "elm": 10})
     assert per_class(again.split(other, FOLDER)[1]) == {"oak": 2, "elm": 2}, "of another data set"
     assert SetAside.of_run(0.2, 7, tmp_path / "none") == SetAside(0.2, 7)
+
+
+def test_names_that_a_list_has_to_escape_stay_held_out(tmp_path: Path) -> None:
+    pictures = [(f"/d/{name}/{i}\t.jpg", target) for target, name in enumerate("ab") for i in "012"]
+    paths, targets = zip(*pictures, strict=True)
+    images = ImageList(paths, targets, ("a", "b"))
+    train, val = SetAside(0.3).split(images, Path("/d"))
+    write_split(train, val, tmp_path)
+    assert SetAside.of_run(0.3, 5, tmp_path).split(images, Path("/d"))[1].paths == val.paths

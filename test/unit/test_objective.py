@@ -56,7 +56,7 @@ class Step:
 def step(objective: Objective, *, num_micro_batches: int = 1, precision: str = "fp32") -> Step:
     """The batch, computed by a network of seed 0 in the loop's order."""
     model, forward_pass, done = network(0), setting(precision), Step()
-    whole = objective.mixed(batch(), forward_pass, epoch=AT[0], step=AT[1])
+    whole = objective.mixed_batch(batch(), forward_pass, epoch=AT[0], step=AT[1])
     for images, labels in split_batch(*whole, num_micro_batches):
         images = forward_pass.normalized(images)
         logits = forward_pass.logits(model, images)

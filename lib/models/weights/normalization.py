@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from lib.config.recipe import IMAGENET_MEAN, IMAGENET_STD
-from lib.models.weights.numpy_stand_ins import Inert
+from lib.models.weights.numpy_stand_ins import entries_of
 
 _CONFIG_TEXTS = ("cfg", "config")  # of meta in OpenMMLab's checkpoints: a configuration in Python
 _SCALES = (1, 255)  # OpenMMLab's means are of levels, most others of shares
@@ -52,10 +52,10 @@ def _triple(value: object) -> tuple[float, ...]:
 
 def _mappings(
     content: object, place: str, seen: set[int]
-) -> Iterator[tuple[str, Mapping[object, object]]]:
+) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Yield each mapping in a checkpoint, and the keys that lead to it."""
-    entries = vars(content) if isinstance(content, Inert) else content
-    if not isinstance(entries, Mapping) or id(content) in seen or place.count(".") > _MAX_DEPTH:
+    entries = entries_of(content)
+    if not entries or id(content) in seen or place.count(".") > _MAX_DEPTH:
         return
     seen.add(id(content))  # a pickle may hold a mapping within itself
     yield place or "the file", entries
@@ -67,7 +67,7 @@ def _mappings(
             yield from _mappings(value, below, seen)
 
 
-def _literals(text: str) -> Iterator[dict[object, object]]:
+def _literals(text: str) -> Iterator[dict[str, object]]:
     """Yield what each `dict(key=value)` and `{"key": value}` of a Python text gives literally."""
     try:
         nodes = list(ast.walk(ast.parse(text[:_MAX_CHARACTERS])))
@@ -80,7 +80,9 @@ def _literals(text: str) -> Iterator[dict[object, object]]:
         elif isinstance(node, ast.Dict):
             keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
             pairs = list(zip(keys, node.values, strict=True))
-        yield {key: _literal(value) for key, value in pairs if key in ("mean", "std", "to_rgb")}
+        yield {
+            str(key): _literal(value) for key, value in pairs if key in ("mean", "std", "to_rgb")
+        }
 
 
 def _literal(node: ast.expr) -> object:

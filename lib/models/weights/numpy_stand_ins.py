@@ -25,6 +25,13 @@ class Inert:
             vars(self).update({name: value for name, value in state.items() if type(name) is str})
 
 
+def entries_of(content: object) -> Mapping[str, object]:
+    """Return the entries of a mapping, or the attributes of another project's object."""
+    if isinstance(content, Inert):
+        return vars(content)
+    return content if isinstance(content, Mapping) else {}
+
+
 class NumpyType:
     """Stands for numpy.dtype."""
 

@@ -12,7 +12,7 @@ from lib.config.recipe import Recipe
 from lib.data.class_file import class_names_of, read_class_file
 from lib.models.weights.facts import CLASS_NAMES, RECIPE
 from lib.models.weights.normalization import other_normalization
-from lib.models.weights.numpy_stand_ins import Inert, NumpyArray
+from lib.models.weights.numpy_stand_ins import NumpyArray, entries_of
 from lib.runtime.checked import checked, read_json, shown
 from lib.runtime.run_folder import CLASSES
 from lib.runtime.text import printable
@@ -107,7 +107,7 @@ def read_statements(
             f"[Warning] {_PRETRAINED_CFG} in {place} states an input recipe that is not whole, or "
             "not of a kind computed here: not used"
             for place, given in (("the file", content), (f"{HUB_CONFIG} beside it", hub_config))
-            if not _entries(_entries(given).get(_PRETRAINED_CFG)).keys().isdisjoint(_INPUT_FORM)
+            if not entries_of(entries_of(given).get(_PRETRAINED_CFG)).keys().isdisjoint(_INPUT_FORM)
         ]
         if other := other_normalization(content):
             notes.append(f"[Warning] {other}: not used, pictures are normalized as ImageNet's are")
@@ -144,8 +144,8 @@ def _hub_config(path: Path) -> tuple[Mapping[str, object], list[str]]:
 
 def recipe_facts(content: object) -> dict[str, object]:
     """Return timm's input recipe in the form of our own record; empty where none is whole."""
-    fields = _entries(content)
-    inner = _entries(fields.get(_PRETRAINED_CFG))
+    fields = entries_of(content)
+    inner = entries_of(fields.get(_PRETRAINED_CFG))
     given = {**fields, **inner}
     if given.get("crop_mode", "center") not in ("center", None):
         return {}
@@ -166,18 +166,11 @@ def recipe_facts(content: object) -> dict[str, object]:
     return {RECIPE: recipe.as_json()}
 
 
-def _entries(content: object) -> Mapping[str, object]:
-    """Return the entries of a mapping, or the attributes of another project's object."""
-    if isinstance(content, Inert):
-        return vars(content)
-    return content if isinstance(content, Mapping) else {}
-
-
 def _namings(content: object, place: str, where: str, seen: set[int]) -> Iterator[Naming]:
     if id(content) in seen:  # a pickle may hold a mapping within itself
         return
     seen.add(id(content))
-    for key, value in _entries(content).items():
+    for key, value in entries_of(content).items():
         if not isinstance(key, str):
             continue
         below = f"{place}.{key}" if place else key

@@ -177,9 +177,9 @@ def _key(path: Path, key: str) -> str:
 
 
 def _drivers(root: Path) -> dict[str, str]:
-    heading = re.search(r"Version:\s*(\S+)", _output("npu-smi", "info"))
+    heading = re.search(r"Version:\s*(\S+)", output_of("npu-smi", "info"))
     npu = heading[1] if heading else _key(root / "usr/local/Ascend/driver/version.info", "version")
-    query = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    query = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     found = {"npu": npu, "cuda": query.split("\n")[0].strip()}
     return {kind: version for kind, version in found.items() if version}
 
@@ -189,8 +189,8 @@ def _num_cards(root: Path) -> dict[str, int]:
     return {kind: len(list((root / "dev").glob(pattern))) for kind, pattern in nodes.items()}
 
 
-def _output(program: str, *arguments: str) -> str:
-    """Return what a program prints; '' where it is not there or fails."""
+def output_of(program: str, *arguments: str, timeout_s: float = _TOOL_TIMEOUT_S) -> str:
+    """Return what a program prints; '' where it is not there, fails or takes longer."""
     path = shutil.which(program)
     if path is None:
         return ""
@@ -201,7 +201,7 @@ def _output(program: str, *arguments: str) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_TOOL_TIMEOUT_S,
+            timeout=timeout_s,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
